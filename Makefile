@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine: `make train` (NEPOCHS=40 PARAMS="-p lr 1e-3") and `make test`.
+# The others: setup, lab, readme, lock, clean. TORCH=cpu takes torch's CPU build, VENV=path another environment.
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?=
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.cifar10_nbdev
+TORCH_PAIR = $(shell grep -E '^torch(vision)?==' requirements.txt)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help setup train test lab readme lock clean
+help:
+	@sed -n '1,2s/^# //p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): requirements.txt settings.ini setup.py
+	@command -v $(PYTHON) >/dev/null || { echo "Error: there is no $(PYTHON) here: install Python 3.11 to 3.13, or name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 13) or sys.exit("Error: Python 3.11 to 3.13 is needed, but $(PYTHON) is %d.%d: name another one, as in make $(MAKECMDGOALS) PYTHON=python3.12" % v[:2])'
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Error: $(PYTHON) has no venv module: install it (Debian and Ubuntu: apt install python3-venv) and run make $(MAKECMDGOALS) again" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'Setting up $(VENV): about 3 minutes and 6 GB with the CUDA build of torch, once'
+	$(if $(filter cpu,$(TORCH)),$(BIN)/pip install -q --index-url https://download.pytorch.org/whl/cpu $(TORCH_PAIR))
+	$(BIN)/pip install -q -r requirements.txt
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+train: $(STAMP)
+	$(BIN)/papermill nbs/03_train.ipynb output/run.ipynb --log-output --no-progress-bar -p dataset auto $(if $(NEPOCHS),-p nepochs $(NEPOCHS)) $(PARAMS)
+
+test: $(STAMP)
+	$(BIN)/nbdev_test --n_workers 1
+	$(BIN)/python -m pytest -q tests
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab nbs/03_train.ipynb
+
+readme: $(STAMP)
+	$(BIN)/jupyter nbconvert nbs/index.ipynb --to markdown --stdout --log-level WARN \
+	  --RegexRemovePreprocessor.patterns='^#\| *(hide|default_exp)' --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags=hide-input \
+	  | sed 's,(\.\./,(,g' > README.new
+	mv README.new README.md
+
+# needs uv (pip install uv); torch's own CUDA wheels are left to torch, see the head of requirements.txt
+lock:
+	sed '/^[^#]/,$$d' requirements.txt > requirements.new
+	printf '%s\n' $(TORCH_PAIR) | uv pip compile setup.py --extra dev --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header -c - | grep -vE '^(nvidia-|cuda-|triton=)' >> requirements.new
+	mv requirements.new requirements.txt
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache

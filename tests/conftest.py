@@ -1,0 +1,47 @@
+"A copy of the project for each test that runs it as a whole, so that no test touches output/ or data/."
+import json, os, shutil, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DEAD = 'http://127.0.0.1:9'   # a proxy where nobody listens: the network is dead, at once
+
+
+class Project:
+    "A copy of the project in a temporary folder, and how to run things in it."
+    def __init__(self, root: Path):
+        self.root, self.out = root, root/'output'
+        for name in ('nbs', 'cifar10_nbdev'): shutil.copytree(ROOT/name, root/name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+        for name in ('settings.ini', 'setup.py', 'Makefile', 'requirements.txt', 'README.md'): shutil.copy(ROOT/name, root)
+        shutil.copytree(ROOT/'docs', root/'docs')
+        self.out.mkdir()
+
+    def __call__(self, *args: str, cwd: str = '.', **env: str) -> subprocess.CompletedProcess:
+        "Run a program with this project's code, no data and no network."
+        env = {**os.environ, 'PYTHONPATH': str(self.root), 'http_proxy': DEAD, 'https_proxy': DEAD, 'no_proxy': '', 'CIFAR10_DATA': '', **env}
+        env.pop('IN_TEST', None)
+        return subprocess.run(args, cwd=self.root/cwd, env=env, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
+
+    def train(self, *args: str, **kwargs) -> subprocess.CompletedProcess: return self(sys.executable, '-m', 'cifar10_nbdev.train', *args, **kwargs)
+
+    def papermill(self, *args: str, notebook: str = 'nbs/03_train.ipynb', out: str = 'output/run.ipynb', **kwargs) -> subprocess.CompletedProcess:
+        return self(sys.executable, '-m', 'papermill', notebook, out, '--log-output', '--no-progress-bar', *args, **kwargs)
+
+    def metrics(self, folder: str = 'output') -> dict: return json.loads((self.root/folder/'metrics.json').read_text())
+
+    def files(self, folder: str = 'output') -> dict:
+        "Every file below a folder, and its content."
+        return {str(f.relative_to(self.root/folder)): f.read_bytes() for f in sorted((self.root/folder).rglob('*')) if f.is_file()}
+
+
+@pytest.fixture
+def project(tmp_path): return Project(tmp_path)
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory):
+    "A project in which the command line has trained on shapes10, one epoch of everything."
+    p = Project(tmp_path_factory.mktemp('trained'))
+    p.done = p.train('--dataset', 'shapes10', '--nepochs', '1', '--seed', '5')
+    return p

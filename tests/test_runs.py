@@ -1,0 +1,98 @@
+"Whole runs, as a user starts them: the command line, papermill, make."
+import json, os, sys
+
+import pytest
+
+FILES = {'metrics.json', 'model_log.txt', 'training_example_images.png', 'model_losses.png', 'confusion_matrix.png', 'wrong_examples.png'}
+
+
+def numbers(metrics): return [{k: v for k, v in row.items() if k != 'seconds'} for row in metrics['history']]
+
+
+def test_command_line_trains(trained):
+    assert trained.done.returncode == 0, trained.done.stderr
+    assert set(trained.files()) == FILES
+    m = trained.metrics()
+    assert (m['status'], m['dataset'], m['nepochs'], m['n_train'], m['n_test']) == ('complete', 'shapes10', 1, 10_000, 2_000)
+    assert m['n_parameters'] == 2_396_330
+    assert m['test_accuracy'] > .3   # ten classes: luck is .1
+    lines = trained.done.stdout.splitlines()
+    assert sum(line.startswith('epoch 1/1: training loss') for line in lines) == 1
+    assert trained.files()['model_log.txt'].decode().splitlines()[-1] == lines[-1]
+
+
+def test_papermill_gives_the_same_numbers_from_any_folder(trained, project):
+    done = project.papermill('-p', 'dataset', 'shapes10', '-p', 'nepochs', '1', '-p', 'seed', '5', notebook='03_train.ipynb', out='../output/run.ipynb', cwd='nbs')
+    assert done.returncode == 0, done.stderr
+    assert set(project.files()) == FILES | {'run.ipynb'}          # output/ is the project's, though papermill was called in nbs/
+    a, b = trained.metrics(), project.metrics()
+    assert numbers(a) == numbers(b)
+    assert [a[k] for k in ('train_accuracy', 'test_accuracy', 'confusion')] == [b[k] for k in ('train_accuracy', 'test_accuracy', 'confusion')]
+    assert 'epoch 1/1: training loss' in done.stderr               # papermill --log-output shows the line in the terminal
+    cells = [c for c in json.loads(project.files()['run.ipynb'])['cells'] if c['cell_type'] == 'code']
+    pictures = [o for c in cells for o in c['outputs'] if 'image/png' in o.get('data', {})]
+    assert len(pictures) == 4
+    assert not [o for c in cells for o in c['outputs'] if o['output_type'] == 'error' or o.get('name') == 'stderr']
+
+
+@pytest.mark.parametrize('args, says', [
+    (['--nepoch', '3'], "there is no parameter 'nepoch': did you mean nepochs?"),
+    (['--nepochs', 'many'], "nepochs must be a whole number from 1 to 10000, not 'many'"),
+    (['--lr', 'nan'], "lr must be a number above 0, at most 100, not 'nan'"),
+    (['--dataset', 'shapes10', '--output_dir', 'settings.ini'], 'is a file'),
+    (['--dataset', 'cifar10'], "train on dataset='shapes10'"),
+    (['--dataset', 'cifar10', '--data_dir', 'nowhere'], 'does not exist')])
+def test_command_line_refuses_in_one_sentence(project, args, says):
+    (project.out/'metrics.json').write_text('{"started": "20260101T000000Z", "files": ["metrics.json"]}')
+    before = project.files('.')
+    done = project.train(*args, PYTHONDONTWRITEBYTECODE='1')
+    assert done.returncode == 2
+    assert done.stderr.count('\n') == 1 and done.stderr.startswith('Error: ') and says in done.stderr
+    assert project.files('.') == before
+
+
+@pytest.mark.parametrize('args, says', [
+    (['-p', 'nepoch', '3'], 'did you mean nepochs?'),
+    (['-p', 'nepochs', '0'], 'nepochs must be a whole number from 1 to 10000, not 0'),
+    ([], "train on dataset='shapes10'")])
+def test_papermill_refuses_and_keeps_what_was_there(project, args, says):
+    for name in FILES: (project.out/name).write_text('{"started": "20260101T000000Z", "files": ["metrics.json"]}')
+    before = project.files()
+    done = project.papermill(*args)
+    assert done.returncode != 0 and says in done.stderr
+    after = project.files()
+    [error] = [o for c in json.loads(after.pop('run.ipynb'))['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
+    assert len(error['traceback']) == 1 and error['traceback'][0].startswith('Error: ')
+    assert after == before
+
+
+def test_auto_without_data_says_so_everywhere(project):
+    done = project.train('--dataset', 'auto', '--nepochs', '1', '--verbose', '0', '--batch_size', '500')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('THIS IS NOT CIFAR-10') == 2          # at the beginning and at the end, verbose or not
+    log, m = project.files()['model_log.txt'].decode(), project.metrics()
+    assert log.count('THIS IS NOT CIFAR-10') == 2 and 'shapes10 (generated shapes, not CIFAR-10): test accuracy' in log
+    assert m['dataset'] == 'shapes10' and m['parameters']['dataset'] == 'auto' and m['warning'].startswith('THIS IS NOT CIFAR-10')
+    assert 'CIFAR-10: ' not in log
+
+
+def fake_python(folder, script):
+    "A program in place of Python."
+    path = folder/'python-fake'
+    path.write_text(f'#!/bin/sh\n{script}\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_make_names_a_wrong_python(project, tmp_path):
+    old = fake_python(tmp_path, f"""exec {sys.executable} -c "import sys; sys.version_info = (3, 9, 2); exec(sys.argv[-1])" "$@" """)
+    for python, says in ((old, 'Python 3.11 to 3.13 is needed, but'), (tmp_path/'missing', 'install Python 3.11 to 3.13, or name one')):
+        done = project('make', 'setup', f'PYTHON={python}', 'VENV=env')
+        assert done.returncode != 0 and f'{says}' in done.stderr
+        assert 'Traceback' not in done.stderr and done.stderr.count('Error: ') == 1
+
+
+def test_make_names_a_missing_venv(project, tmp_path):
+    bare = fake_python(tmp_path, f"""case "$2" in *ensurepip*) exit 1;; esac; exec {sys.executable} "$@" """)
+    done = project('make', 'setup', f'PYTHON={bare}', 'VENV=env')
+    assert done.returncode != 0 and 'has no venv module' in done.stderr and not (project.root/'env').exists()
