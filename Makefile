@@ -23,10 +23,12 @@ $(STAMP): requirements.txt settings.ini setup.py
 	$(if $(filter cpu,$(TORCH)),$(BIN)/pip install -q --index-url https://download.pytorch.org/whl/cpu $(TORCH_PAIR))
 	$(BIN)/pip install -q -r requirements.txt
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@mkdir -p $(VENV)/ipython/profile_default
+	@echo 'c.IPKernelApp.quiet = False  # papermill shows the lines of a running cell' > $(VENV)/ipython/profile_default/ipython_kernel_config.py
 	@touch $@
 
 train: $(STAMP)
-	$(BIN)/papermill nbs/03_train.ipynb output/run.ipynb --log-output --no-progress-bar -p dataset auto $(if $(NEPOCHS),-p nepochs $(NEPOCHS)) $(PARAMS)
+	IPYTHONDIR=$(abspath $(VENV))/ipython $(BIN)/papermill nbs/03_train.ipynb output/run.ipynb --no-progress-bar -p dataset auto $(if $(NEPOCHS),-p nepochs $(NEPOCHS)) $(PARAMS)
 
 test: $(STAMP)
 	$(BIN)/nbdev_test --n_workers 1
@@ -38,7 +40,7 @@ lab: $(STAMP)
 readme: $(STAMP)
 	$(BIN)/jupyter nbconvert nbs/index.ipynb --to markdown --stdout --log-level WARN \
 	  --RegexRemovePreprocessor.patterns='^#\| *(hide|default_exp)' --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags=hide-input \
-	  | sed 's,(\.\./,(,g' > README.new
+	  | sed 's,(\.\./,(,g' | cat -s > README.new
 	mv README.new README.md
 
 # needs uv (pip install uv); torch's own CUDA wheels are left to torch, see the head of requirements.txt

@@ -7,7 +7,7 @@ __all__ = ['CLASSES', 'SIZES', 'FOLDERS', 'ARCHIVES', 'SHA256', 'Arrays', 'find_
            'open_url', 'download', 'get_cifar10']
 
 # %% ../nbs/00b_fetch.ipynb #a209e157
-import hashlib, io, pickle, queue, re, tarfile, threading, time, urllib.error, urllib.request, zlib
+import hashlib, http.client, io, pickle, queue, re, tarfile, threading, time, urllib.error, urllib.request, zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +156,7 @@ def download(
             if total and n != total: raise OSError(f'the connection ended after {n:,} of {total:,} bytes')
             if digest.hexdigest() != sha256: raise OSError(f'what came is not the archive ({n:,} bytes, wrong checksum)')
             part.replace(dest)
+        except http.client.HTTPException as e: raise OSError(f'the connection broke ({e})') from e
         finally: part.unlink(missing_ok=True)
     return dest
 

@@ -83,7 +83,7 @@ def evaluate(self: Learner,
 ) -> tuple[float, float]:
     "Mean loss and accuracy over `batches`, in evaluation mode."
     scores, labels = self.predict(batches)
-    return self.loss_func(scores, labels).item(), (scores.argmax(1) == labels).float().mean().item()
+    return self.loss_func(scores, labels).item(), (scores.argmax(1) == labels).sum().item()/len(labels)
 
 # %% ../nbs/02a_learner.ipynb #19d892dd
 class Recorder(Callback):

@@ -19,7 +19,7 @@ class Project:
 
     def __call__(self, *args: str, cwd: str = '.', **env: str) -> subprocess.CompletedProcess:
         "Run a program with this project's code, no data and no network."
-        env = {**os.environ, 'PYTHONPATH': str(self.root), 'http_proxy': DEAD, 'https_proxy': DEAD, 'no_proxy': '', 'CIFAR10_DATA': '', **env}
+        env = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'PYTHONPATH': str(self.root), 'http_proxy': DEAD, 'https_proxy': DEAD, 'no_proxy': '', 'CIFAR10_DATA': '', **env}
         env.pop('IN_TEST', None)
         return subprocess.run(args, cwd=self.root/cwd, env=env, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
 

@@ -1,5 +1,6 @@
 "The notebooks are the source: what is committed is clean, exported, and has its README."
-import json, subprocess
+import json, subprocess, sys
+from pathlib import Path
 
 from conftest import ROOT
 
@@ -19,15 +20,9 @@ def test_notebooks_are_clean_and_exported(project):
 def test_readme_is_made_from_index(project):
     before = (project.root/'README.md').read_text()
     assert project('touch', '.stamp').returncode == 0
-    done = project('make', 'readme', f'BIN={bin_folder()}', 'STAMP=.stamp')
+    done = project('make', 'readme', f'BIN={Path(sys.executable).parent}', 'STAMP=.stamp')
     assert done.returncode == 0, done.stderr
     assert (project.root/'README.md').read_text() == before, 'run make readme'
-
-
-def bin_folder():
-    import sys
-    from pathlib import Path
-    return Path(sys.executable).parent
 
 
 def test_parameters_cell_keeps_its_tag_and_all_parameters():
