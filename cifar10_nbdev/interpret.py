@@ -65,6 +65,7 @@ def _grid(
     ncols: int = 8
 ) -> Figure:
     "Images with a title above each."
+    ncols = min(ncols, max(len(x), 4))   # a few images need no wide page
     nrows = max(1, -(-len(x)//ncols))
     n_lines = max((t.count('\n') + 1 for t in titles), default=1)
     fig, axes = plt.subplots(nrows, ncols, figsize=(1.4*ncols, (1.25 + .19*n_lines)*nrows + .45), squeeze=False, layout='constrained')

@@ -63,7 +63,7 @@ def _between(g: torch.Generator, lo: float, hi: float, *shape: int) -> Tensor:
 def _draw(name: str, n: int, g: torch.Generator) -> Tensor:
     "`n` images of one shape, float n×3×32×32, 0 to 1 but for the noise."
     px = torch.arange(32.) - 15.5
-    radius, turn = _between(g, 6, 12, n, 1, 1), _between(g, 0, 2*math.pi, n, 1, 1)
+    radius, turn = _between(g, 8, 13, n, 1, 1), _between(g, 0, 2*math.pi, n, 1, 1)
     dx, dy = (_between(g, -1, 1, n, 1, 1)*(14.5 - radius) for _ in 'xy')
     x, y = (px[None, None, :] - dx)/radius, (px[None, :, None] - dy)/radius
     inside = (.5 - SHAPES[name](x*turn.cos() + y*turn.sin(), y*turn.cos() - x*turn.sin())*radius).clamp(0, 1)[:, None]
