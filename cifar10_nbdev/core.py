@@ -16,7 +16,8 @@ import torch
 
 # %% ../nbs/00_core.ipynb #2daf638f
 class UserError(Exception):
-    "Something the user can mend, said in one sentence."
+    "Something the user can mend, said in one sentence: whatever the text holds, it is one line."
+    def __init__(self, text: str): super().__init__(' '.join(text.split()))
     def _render_traceback_(self) -> list: return [f'Error: {self}']
 
 # %% ../nbs/00_core.ipynb #dd74f64e
@@ -41,7 +42,7 @@ def in_root(
     root: Path|None = None  # None: `project_root()`
 ) -> Path:                # absolute
     "The path a user means: relative ones stand in the project's root."
-    return Path(os.path.abspath((Path(root) if root else project_root())/Path(path).expanduser()))
+    return Path(os.path.abspath((Path(root) if root else project_root())/os.path.expanduser(path)))
 
 # %% ../nbs/00_core.ipynb #03aec40e
 def write_atomic(

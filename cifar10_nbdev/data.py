@@ -41,7 +41,7 @@ class Data:
         "The name for figures and reports; nothing but CIFAR-10 is ever called so."
         return 'CIFAR-10' if self.name == 'cifar10' else 'shapes10 (generated shapes, not CIFAR-10)'
 
-# %% ../nbs/01_data.ipynb #bb9bb1b1
+# %% ../nbs/01_data.ipynb #8fd305a8
 SHAPES_SIZES = 10_000, 2_000   # images of shapes10 to train and to test on
 
 def shapes10(
@@ -52,7 +52,7 @@ def shapes10(
     (x, y), (xt, yt) = make_shapes(sizes[0], 2*seed), make_shapes(sizes[1], 2*seed + 1)
     return Data('shapes10', list(SHAPES), x, y, xt, yt, f'drawn from seed {seed}')
 
-# %% ../nbs/01_data.ipynb #3daf3d32
+# %% ../nbs/01_data.ipynb #d10392eb
 def cifar10(
     data_dir: str|None = None,  # the place that holds it; None: the environment's CIFAR10_DATA, else the project's data/ or a download
     say: Callable = print,      # takes a line of text
@@ -64,7 +64,7 @@ def cifar10(
     images, labels = (lambda x: torch.from_numpy(x).permute(0, 3, 1, 2)), torch.from_numpy
     return Data('cifar10', CLASSES, images(a.train_x), labels(a.train_y), images(a.test_x), labels(a.test_y), str(place))
 
-# %% ../nbs/01_data.ipynb #962438db
+# %% ../nbs/01_data.ipynb #f5a935b9
 def get_data(
     dataset: str,                                # 'cifar10', 'shapes10' or 'auto'
     data_dir: str|None = None,                   # see `cifar10`
@@ -79,7 +79,7 @@ def get_data(
         if dataset == 'cifar10': raise
         return replace(shapes10(sizes), warning=f'THIS IS NOT CIFAR-10. The figures below are for shapes10, ten kinds of drawn shapes, since {e}.')
 
-# %% ../nbs/01_data.ipynb #df5ecfd7
+# %% ../nbs/01_data.ipynb #12baf1cc
 def channel_stats(
     x: Tensor  # images, uint8 N×3×32×32
 ) -> tuple[Tensor, Tensor]:  # mean and standard deviation of each channel, 0 to 1, float 3
@@ -98,7 +98,7 @@ def normalise(
     "Bytes to floats of mean 0 and deviation 1 in each channel."
     return (x.float() - 255*mean[:, None, None])/(255*std[:, None, None])
 
-# %% ../nbs/01_data.ipynb #08f07c4c
+# %% ../nbs/01_data.ipynb #2c5bc4c6
 def _reflect(i: Tensor, n: int) -> Tensor:
     "Indices beyond 0..n-1 turned back inside, the border itself not repeated."
     i = i.abs()
@@ -118,7 +118,7 @@ def flip_shift(
     image = torch.arange(n, device=x.device)[:, None, None]
     return x.permute(0, 2, 3, 1)[image, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
 
-# %% ../nbs/01_data.ipynb #068626f9
+# %% ../nbs/01_data.ipynb #7ae6a767
 class Batches:
     "Batches of a set that is on the device; shuffled and augmented where a generator is given."
     def __init__(self,
@@ -142,7 +142,7 @@ class Batches:
             xb = flip_shift(self.x[i], self.g, self.shift) if self.g else self.x[i]
             yield normalise(xb, self.mean, self.std).contiguous(memory_format=torch.channels_last), self.y[i]
 
-# %% ../nbs/01_data.ipynb #339fbd59
+# %% ../nbs/01_data.ipynb #ae495dee
 @dataclass
 class DataLoaders:
     "The batches of a run."

@@ -30,7 +30,7 @@ class Arrays:
     test_x: np.ndarray
     test_y: np.ndarray
 
-# %% ../nbs/00b_fetch.ipynb #5b371e4e
+# %% ../nbs/00b_fetch.ipynb #7114cf4b
 FOLDERS  = 'cifar-10-batches-py', 'cifar10'              # looked for in a named folder, in this order
 ARCHIVES = 'cifar-10-python.tar.gz', 'cifar10.tgz'
 _WANTED = re.compile(r'(?:.*/)?(?:(?P<batch>data_batch_[1-5]|test_batch)|(?P<split>train|test)/(?P<cls>[a-z]+)/(?P<index>\d+)_[a-z]+\.png)')
@@ -38,7 +38,11 @@ _WANTED = re.compile(r'(?:.*/)?(?:(?P<batch>data_batch_[1-5]|test_batch)|(?P<spl
 def find_cifar10(
     place: Path  # a file, or a folder
 ) -> Path|None:  # an archive, or a folder that holds one of the two layouts
-    "What in `place` looks like CIFAR-10."
+    "What in `place` looks like CIFAR-10. Raises `UserError` where the place cannot be read."
+    try: return _find(place)
+    except OSError as e: raise UserError(f"{str(place)[:200]} cannot be read ({e.strerror or e}): name another place for CIFAR-10") from e
+
+def _find(place: Path) -> Path|None:
     if place.is_file(): return place
     holds = lambda d: (d/'test_batch').is_file() or ((d/'train').is_dir() and (d/'test').is_dir())
     folders = [d for d in (place, *(place/n for n in FOLDERS)) if holds(d)]
@@ -56,10 +60,11 @@ def members(
         for f in sorted([*place.glob('*_batch*'), *place.glob('t*/*/*.png')]):
             if match := _WANTED.fullmatch(f.relative_to(place).as_posix()): yield match, f.read_bytes()
 
-# %% ../nbs/00b_fetch.ipynb #d544b62c
+# %% ../nbs/00b_fetch.ipynb #d6ad8fae
 class _ArraysOnly(pickle.Unpickler):
     "An unpickler that can build arrays, and numbers, strings, lists and dicts."
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> object:
+        "One of the five names; raises UnpicklingError for any other."
         if (module, name) in {('numpy', 'ndarray'), ('numpy', 'dtype')}: return getattr(np, name)
         if name == '_reconstruct' and re.fullmatch(r'numpy\.(_core|core)\.multiarray', module): return np._core.multiarray._reconstruct
         if (module, name) == ('_codecs', 'encode'): return lambda text, coding: text.encode('latin1')
@@ -75,7 +80,7 @@ def read_batch(
     if x.dtype != np.uint8 or x.ndim != 2 or x.shape[1] != 3072: raise ValueError(f'a batch holds {x.dtype} {x.shape}, not uint8 (N, 3072)')
     return x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.asarray(d[b'labels'], dtype=np.int64)
 
-# %% ../nbs/00b_fetch.ipynb #ff44a923
+# %% ../nbs/00b_fetch.ipynb #9d273a1d
 def _png(content: bytes) -> np.ndarray:
     "The pixels of one image, uint8 32×32×3. Raises ValueError for another size."
     with Image.open(io.BytesIO(content)) as im:
@@ -90,7 +95,7 @@ def _parts(match: re.Match, content: bytes, n_train: int) -> tuple[bool, int|np.
     first = (int(match['batch'][-1]) - 1)*(n_train//5) if train else 0
     return train, np.arange(first, first + len(x)), x, y
 
-# %% ../nbs/00b_fetch.ipynb #a28a0f6e
+# %% ../nbs/00b_fetch.ipynb #c44a5a47
 def read_cifar10(
     place: Path,                     # an archive or folder, as `find_cifar10` gives it
     sizes: tuple[int, int] = SIZES   # images to expect in the training and the test set
@@ -103,16 +108,16 @@ def read_cifar10(
             train, at, x, y = _parts(match, content, sizes[0])
             xs[not train][at], ys[not train][at] = x, y
     except (OSError, EOFError, ValueError, IndexError, tarfile.TarError, zlib.error, pickle.UnpicklingError, UnidentifiedImageError) as e:
-        raise UserError(f"{place} is not a whole CIFAR-10 ({e or type(e).__name__}): delete it and fetch it again") from e
+        raise UserError(f"{place} is not a whole CIFAR-10 ({e or type(e).__name__}): put a whole copy there, or name another place (data_dir, CIFAR10_DATA)") from e
     for name, y, n in zip(('training', 'test'), ys, sizes):
         counts = np.bincount(y[(y >= 0) & (y < 10)], minlength=10)
         if (counts != n//10).any():
             worst = int(np.abs(counts - n//10).argmax())
             raise UserError(f"{place} holds {counts.sum():,} of {n:,} {name} images, {counts[worst]:,} of {n//10:,} of class "
-                            f"{CLASSES[worst]}: delete it and fetch it again")
+                            f"{CLASSES[worst]}: put a whole copy there, or name another place (data_dir, CIFAR10_DATA)")
     return Arrays(xs[0], ys[0], xs[1], ys[1])
 
-# %% ../nbs/00b_fetch.ipynb #36544c97
+# %% ../nbs/00b_fetch.ipynb #11992917
 SHA256 = '6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce'  # of the official cifar-10-python.tar.gz
 
 def open_url(
@@ -132,7 +137,7 @@ def open_url(
     if isinstance(answer, Exception): raise answer if isinstance(answer, OSError) else OSError(str(answer))
     return answer
 
-# %% ../nbs/00b_fetch.ipynb #11992917
+# %% ../nbs/00b_fetch.ipynb #d4a9cc90
 def _mb(n_bytes: int) -> str: return f'{n_bytes/1e6:.0f} MB'
 
 def download(
@@ -160,7 +165,7 @@ def download(
         finally: part.unlink(missing_ok=True)
     return dest
 
-# %% ../nbs/00b_fetch.ipynb #21b82eeb
+# %% ../nbs/00b_fetch.ipynb #c6098381
 def get_cifar10(
     named: Path|None,         # the place a person named; None: none
     cache: Path,              # the project's own folder for data
@@ -170,7 +175,7 @@ def get_cifar10(
     sizes: tuple[int, int] = SIZES
 ) -> tuple[Arrays, Path]:     # the data, and the place it was read from
     "CIFAR-10 from a named place, the cache or the network. Raises `UserError` that says what was tried and what to do."
-    place = find_cifar10(named or cache) if (named or cache).exists() else None
+    place = find_cifar10(named or cache)
     if place is None and named:
         what = 'holds no CIFAR-10' if named.exists() else 'does not exist'
         raise UserError(f"{named} {what}: name a folder or file with {' or '.join(ARCHIVES)}, {FOLDERS[0]}/ or {FOLDERS[1]}/train/ "

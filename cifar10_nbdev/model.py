@@ -26,7 +26,10 @@ class CNN(nn.Module):
         self.features = nn.Sequential(*block(3, 32), *block(32, 64), *block(64, 128))
         self.head = nn.Sequential(nn.Flatten(), nn.Dropout(.5), nn.Linear(2048, 1024), nn.ReLU(),
                                   nn.Dropout(.2), nn.Linear(1024, n_classes))
-    def forward(self, x: Tensor) -> Tensor: return self.head(self.features(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        "Scores of a batch of images."
+        return self.head(self.features(x))
 
 def n_parameters(model: nn.Module) -> int:
     "How many numbers training can change."

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torchvision
+from fastcore.basics import patch
 from matplotlib.figure import Figure
 
 import cifar10_nbdev
@@ -55,8 +56,9 @@ class Run:
         self.p, self.shapes_sizes = parameters, shapes_sizes
         self.root = project_root()
         self.out = in_root(parameters['output_dir'], self.root)
-        if self.out.exists() and not self.out.is_dir():
-            raise UserError(f"output_dir {self.out} is a file: name a folder, or a path where one can be made")
+        try: is_file = self.out.exists() and not self.out.is_dir()
+        except OSError as e: raise UserError(f"output_dir {str(self.out)[:200]} cannot be used ({e.strerror or e}): name another folder") from e
+        if is_file: raise UserError(f"output_dir {self.out} is a file: name a folder, or a path where one can be made")
         self.device = pick_device(parameters['device'])
         if self.device.type == 'cpu': keep_freed_memory()
         self.log, self.claimed = [], False
@@ -67,26 +69,30 @@ class Run:
             started=datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%SZ'), n_train=None, n_test=None, warning=None,
             confusion=None, history=[], parameters=parameters, files=['metrics.json', 'model_log.txt'])
 
-    def say(self, text: str, level: int = 1):
-        "Print a line where `verbose` is at least `level`; the log keeps every line."
-        self.log.append(text)
-        if self.p['verbose'] >= level: print(text, flush=True)
-        if self.claimed: self.write('model_log.txt', '\n'.join(self.log) + '\n')
-
-    def write(self, name: str, content: str|bytes):
-        "A file in the run's folder, whole or not at all. Raises `UserError` where it cannot be written."
-        if name not in self.metrics['files']: self.metrics['files'].append(name)
-        try: write_atomic(self.out/name, content)
-        except OSError as e: raise UserError(f"{name} cannot be written into {self.out} ({e.strerror or e}): free or change the folder (output_dir)") from e
-
-    def save(self, **changes):
-        "Change the record, and write it as metrics.json once the folder is this run's."
-        self.metrics.update(changes)
-        text = json.dumps(self.metrics, indent=1)
-        text = re.sub(r'\[[\s\d,]+\]', lambda m: re.sub(r'\s+', ' ', m[0]), text)   # a row of counts is a line
-        if self.claimed: self.write('metrics.json', text + '\n')
-
 # %% ../nbs/02e_run.ipynb #44e58c20
+@patch
+def say(self: Run, text: str, level: int = 1):
+    "Print a line where `verbose` is at least `level`; the log keeps every line."
+    self.log.append(text)
+    if self.p['verbose'] >= level: print(text, flush=True)
+    if self.claimed: self.write('model_log.txt', '\n'.join(self.log) + '\n')
+
+@patch
+def write(self: Run, name: str, content: str|bytes):
+    "A file in the run's folder, whole or not at all. Raises `UserError` where it cannot be written."
+    if name not in self.metrics['files']: self.metrics['files'].append(name)
+    try: write_atomic(self.out/name, content)
+    except OSError as e: raise UserError(f"{name} cannot be written into {self.out} ({e.strerror or e}): free or change the folder (output_dir)") from e
+
+@patch
+def save(self: Run, **changes):
+    "Change the record, and write it as metrics.json once the folder is this run's."
+    self.metrics.update(changes)
+    text = json.dumps(self.metrics, indent=1)
+    text = re.sub(r'\[[\s\d,]+\]', lambda m: re.sub(r'\s+', ' ', m[0]), text)   # a row of counts is a line
+    if self.claimed: self.write('metrics.json', text + '\n')
+
+# %% ../nbs/02e_run.ipynb #3a4bc85e
 def set_aside(
     out: Path  # a run's folder
 ) -> Path|None:  # where the files went
@@ -112,7 +118,7 @@ def claim(
     run.save()
     if aside: run.say(f'the run that was in {run.out} is now in {aside}', 2)
 
-# %% ../nbs/02e_run.ipynb #2424a4b0
+# %% ../nbs/02e_run.ipynb #0ba87a21
 def step(func: Callable) -> Callable:
     "A function of a `Run` that leaves the reason in metrics.json where it fails."
     @functools.wraps(func)
@@ -139,7 +145,7 @@ def start(
     for name, value in p.items(): run.say(f'  {name} = {value!r}', 2)
     return run
 
-# %% ../nbs/02e_run.ipynb #0ba87a21
+# %% ../nbs/02e_run.ipynb #4c10f10a
 def framed(text: str, width: int = 100) -> str:
     "Text in a frame that cannot be overlooked."
     lines = textwrap.wrap(text, width)
@@ -155,7 +161,7 @@ def load_data(run: Run):
     if run.data.warning: run.say(framed(run.data.warning), 0)
     run.say(f'{run.data.title}: {n_train:,} images to train on, {n_test:,} to test on, from {run.data.source}')
 
-# %% ../nbs/02e_run.ipynb #b2cab980
+# %% ../nbs/02e_run.ipynb #3d963d67
 def save_figure(
     run: Run,
     fig: Figure,
@@ -180,7 +186,7 @@ def show_model(run: Run):
     run.say(f"{run.p['model']}:\n{layer_table(run.model)}")
     run.save(n_parameters=n_parameters(run.model))
 
-# %% ../nbs/02e_run.ipynb #3d963d67
+# %% ../nbs/02e_run.ipynb #0f266053
 class Reporter(Callback):
     "Says and saves how the training goes."
     order = 10  # after the recorder
@@ -215,7 +221,7 @@ def show_curves(run: Run) -> Figure:
     "Loss and accuracy by epoch, as model_losses.png."
     return save_figure(run, plot_history(run.learn.history, run.data.title), 'model_losses.png')
 
-# %% ../nbs/02e_run.ipynb #0f266053
+# %% ../nbs/02e_run.ipynb #f476bed6
 @step
 def show_accuracy(run: Run):
     "Accuracy on the training set (as it is: no shifting, no dropout) and on the test set."

@@ -41,7 +41,7 @@ def project(tmp_path): return Project(tmp_path)
 
 @pytest.fixture(scope='session')
 def trained(tmp_path_factory):
-    "A project in which the command line has trained on shapes10, one epoch of everything."
+    "A project without data or network in which the command line has trained one epoch: on shapes10, since it was told `auto`."
     p = Project(tmp_path_factory.mktemp('trained'))
-    p.done = p.train('--dataset', 'shapes10', '--nepochs', '1', '--seed', '5')
+    p.done = p.train('--dataset', 'auto', '--nepochs', '1', '--seed', '5', '--batch_size', '100')
     return p
