@@ -246,6 +246,6 @@ def show_wrong(run: Run) -> Figure:
 def finish(run: Run):
     "Say the result in one sentence, and mark the run complete."
     if run.data.warning: run.say(framed(run.data.warning), 0)
-    run.say(f"{run.data.title}: test accuracy {run.preds.accuracy:.2%} after {run.p['nepochs']} epochs in {run.metrics['seconds']:.1f} s of training; "
+    run.say(f"{run.data.title}: test accuracy {run.preds.accuracy:.2%} after {run.p['nepochs']} epoch{'s'*(run.p['nepochs'] > 1)} in {run.metrics['seconds']:.1f} s of training; "
             f"everything is in {run.out}")
     run.save(status='complete')
