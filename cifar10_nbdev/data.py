@@ -50,7 +50,7 @@ def shapes10(
 ) -> Data:
     "The generated data set; its test images are drawn from another seed than its training images."
     (x, y), (xt, yt) = make_shapes(sizes[0], 2*seed), make_shapes(sizes[1], 2*seed + 1)
-    return Data('shapes10', list(SHAPES), x, y, xt, yt, f'drawn from seed {seed}')
+    return Data('shapes10', list(SHAPES), x, y, xt, yt, f'seed {seed}')
 
 # %% ../nbs/01_data.ipynb #d10392eb
 def cifar10(

@@ -7,7 +7,7 @@ __all__ = ['SPECS', 'Spec', 'coerce', 'did_you_mean', 'check', 'injected', 'from
            'command_line']
 
 # %% ../nbs/00a_params.ipynb #709e3abc
-import ast, difflib, inspect, math, os, re, sys
+import ast, difflib, inspect, math, numbers, os, re, sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +41,8 @@ SPECS = dict(
 # %% ../nbs/00a_params.ipynb #385e27b3
 def _as_number(value: object, kind: type) -> float|int:
     "`value` as a finite `kind`. Raises ValueError or OverflowError where it is not clearly one."
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)): raise ValueError
-    if kind is int and isinstance(value, int): return value
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, str)): raise ValueError
+    if kind is int and isinstance(value, numbers.Integral): return int(value)   # NumPy's too
     number = float(value)
     if not math.isfinite(number) or (kind is int and not number.is_integer()): raise ValueError
     return kind(number)
@@ -121,6 +121,7 @@ def parse_args(
     def error(message): raise UserError(message)
     parser.error = error
     args, rest = parser.parse_known_args(argv)
+    rest += [f'--{n}' for n in ('pdb', 'xtra') if getattr(args, n)]   # call_parse's own, without a use here
     if rest: raise UserError(did_you_mean(rest[0].lstrip('-').split('=')[0].replace('-', '_')))
     return check({n: getattr(args, n) for n in SPECS if hasattr(args, n)})
 
