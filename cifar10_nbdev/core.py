@@ -6,8 +6,9 @@
 __all__ = ['DRIVER_NEEDED', 'UserError', 'is_project', 'project_root', 'in_root', 'write_atomic', 'set_seed', 'nvidia_driver',
            'decide_device', 'pick_device', 'keep_freed_memory']
 
-# %% ../nbs/00_core.ipynb #17438666
+# %% ../nbs/00_core.ipynb #02e89276
 import ctypes, os, random, shutil, subprocess, sys, tempfile
+from collections.abc import Callable
 from configparser import ConfigParser, Error as ConfigError
 from pathlib import Path
 
@@ -44,17 +45,17 @@ def in_root(
     "The path a user means: relative ones stand in the project's root."
     return Path(os.path.abspath((Path(root) if root else project_root())/os.path.expanduser(path)))
 
-# %% ../nbs/00_core.ipynb #03aec40e
+# %% ../nbs/00_core.ipynb #ab5aa516
 def write_atomic(
-    path: str|Path,     # its folder must exist
-    content: str|bytes  # text is written as UTF-8
+    path: str|Path,              # its folder must exist
+    content: str|bytes|Callable  # text is written as UTF-8; a function writes to the open file itself
 ) -> Path:
     "Write a file so that its name never holds half of it. Raises OSError, and then leaves what was there."
     path = Path(path)
     tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         with open(tmp, 'wb') as f:
-            f.write(content.encode() if isinstance(content, str) else content)
+            content(f) if callable(content) else f.write(content.encode() if isinstance(content, str) else content)
             f.flush()
             os.fsync(f.fileno())
         os.replace(tmp, path)

@@ -87,26 +87,27 @@ def plot_examples(
     "The first images of a set, with their classes."
     return _grid(x[:n], [classes[k] for k in y[:n]], f'{name}: training examples')
 
-# %% ../nbs/02d_interpret.ipynb #a06922f9
+# %% ../nbs/02d_interpret.ipynb #14f886f8
 def plot_history(
     history: list[dict],  # a dict an epoch, as `Learner.history`
     name: str             # of the data set
 ) -> Figure:
-    "Loss and accuracy by epoch, training (running) and test."
+    "Loss and accuracy by epoch: training (running), and the set that was looked at, by its name."
+    watch, label = ('valid', 'validation') if 'valid_loss' in history[0] else ('test', 'test')
     colours = sns.color_palette('colorblind')
     fig, axes = plt.subplots(1, 2, figsize=(11, 4), layout='constrained')
     epochs = [row['epoch'] for row in history]
     for ax, what, unit in zip(axes, ('loss', 'accuracy'), ('cross-entropy (nats)', 'accuracy')):
-        for kind, label, colour, style in (('train', 'training, running', colours[0], '--'), ('test', 'test', colours[1], '-')):
+        for kind, name_of_set, colour, style in (('train', 'training, running', colours[0], '--'), (watch, label, colours[1], '-')):
             values = [row[f'{kind}_{what}'] for row in history]
-            ax.plot(epochs, values, style, color=colour, marker='o', markersize=3, label=label)
+            ax.plot(epochs, values, style, color=colour, marker='o', markersize=3, label=name_of_set)
         last = f'{values[-1]:.4f}' if what == 'loss' else f'{values[-1]:.2%}'
         ax.plot(epochs[-1], values[-1], 'o', color=colours[1], markersize=9, markerfacecolor='none', label=f'last epoch: {last}')
         ax.set(xlabel='epoch', ylabel=unit)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(alpha=.3); ax.legend()
     axes[1].yaxis.set_major_formatter(PercentFormatter(1))
-    fig.suptitle(f'{name}: loss and accuracy')
+    fig.suptitle(f'{name}: loss and accuracy, training and {label} set')
     plt.close(fig)
     return fig
 

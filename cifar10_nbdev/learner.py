@@ -19,7 +19,7 @@ class Callback:
     "Something that happens at a learner's moments. A method named like the moment takes the learner."
     order = 0  # lower ones are called first
 
-# %% ../nbs/02a_learner.ipynb #0299212d
+# %% ../nbs/02a_learner.ipynb #6a8ff6bf
 class Recorder(Callback):
     "Fills `learn.history`: a dict an epoch, with what the loop saw."
     def before_epoch(self, learn: 'Learner'):
@@ -38,21 +38,22 @@ class Recorder(Callback):
     def after_epoch(self, learn: 'Learner'):
         "One row of history: `lr` is the last step's, `seconds` are training and evaluation."
         learn.history.append(dict(epoch=learn.epoch, train_loss=self.loss.item()/self.n, train_accuracy=self.right.item()/self.n,
-                                  test_loss=learn.test_loss, test_accuracy=learn.test_accuracy, lr=self.lr,
+                                  **{f'{learn.watch}_{n}': v for n, v in zip(('loss', 'accuracy'), learn.watched)}, lr=self.lr,
                                   seconds=time.perf_counter() - self.start))
 
-# %% ../nbs/02a_learner.ipynb #19d892dd
+# %% ../nbs/02a_learner.ipynb #03068ec3
 class Learner:
     "A model, its data, a loss and an optimiser, and the loop that joins them."
     def __init__(self,
         model: nn.Module,                # on the device of the data
-        dls: object,                     # has `train` and `test`: iterables of (xb, yb), with a length
+        dls: object,                     # has `train` and `test`, and may have `valid`: iterables of (xb, yb), with a length
         opt: torch.optim.Optimizer,
         loss_func: Callable = F.cross_entropy,
         cbs: Iterable[Callback] = ()
     ):
         self.model, self.dls, self.opt, self.loss_func, self.cbs = model, dls, opt, loss_func, [Recorder(), *cbs]
         self.epoch, self.step, self.history = 0, 0, []   # epochs and batches done, and a dict an epoch
+        self.watch = 'test' if getattr(dls, 'valid', None) is None else 'valid'   # the set that is looked at after each epoch
 
     def __call__(self, moment: str):
         "Call every callback that has a method for this moment."
@@ -80,7 +81,7 @@ def evaluate(self: Learner,
     scores, labels = self.predict(batches)
     return self.loss_func(scores, labels).item(), (scores.argmax(1) == labels).sum().item()/len(labels)
 
-# %% ../nbs/02a_learner.ipynb #e9f8d503
+# %% ../nbs/02a_learner.ipynb #be226969
 @patch
 def one_batch(self: Learner, xb: Tensor, yb: Tensor):
     "One step of the optimiser on one batch."
@@ -103,7 +104,7 @@ def fit(self: Learner, nepochs: int):
         self.model.train()
         self('before_epoch')
         for xb, yb in self.dls.train: self.one_batch(xb, yb)
-        self.test_loss, self.test_accuracy = self.evaluate(self.dls.test)
+        self.watched = self.evaluate(getattr(self.dls, self.watch))   # loss, accuracy
         self.epoch += 1
         self('after_epoch')
     self('after_fit')

@@ -16,7 +16,7 @@ from fastcore.script import Param, anno_parser
 
 from .core import UserError
 
-# %% ../nbs/00a_params.ipynb #593a02a0
+# %% ../nbs/00a_params.ipynb #81ecdea7
 @dataclass(frozen=True)
 class Spec:
     "What one parameter may be."
@@ -30,10 +30,13 @@ SPECS = dict(
     dataset    = Spec(str, lambda v: v in ('cifar10', 'shapes10', 'auto'), "'cifar10', 'shapes10' or 'auto'"),
     data_dir   = Spec(str, lambda v: v.strip() and '\0' not in v, 'a path, or None', optional=True),
     output_dir = Spec(str, lambda v: v.strip() and '\0' not in v, 'a path'),
+    valid_size = Spec(int, lambda v: 0 <= v < 50_000, 'a whole number from 0 (none) to 49999'),
+    subset     = Spec(int, lambda v: 0 <= v <= 50_000, 'a whole number from 1 to 50000, or 0 (all)'),
     model      = Spec(str, lambda v: v in ('cnn',), "'cnn'"),
     batch_size = Spec(int, lambda v: 2 <= v <= 50_000, 'a whole number from 2 to 50000'),
     lr         = Spec(float, lambda v: 0 < v <= 100, 'a number above 0, at most 100'),
     wd         = Spec(float, lambda v: 0 <= v <= 100, 'a number from 0 to 100'),
+    cutout     = Spec(int, lambda v: 0 <= v <= 32, 'a whole number from 0 (none) to 32'),
     seed       = Spec(int, lambda v: 0 <= v < 2**32, 'a whole number from 0 to 4294967295'),
     device     = Spec(str, lambda v: re.fullmatch(r'auto|cpu|mps|cuda(:\d+)?', v), "'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'"),
     verbose    = Spec(int, lambda v: v in (0, 1, 2), '0, 1 or 2'))

@@ -7,7 +7,7 @@ __all__ = ['VERSIONS', 'git_commit', 'device_name', 'Run', 'set_aside', 'claim',
            'save_figure', 'show_examples', 'show_model', 'Reporter', 'train', 'show_curves', 'show_accuracy',
            'show_confusion', 'show_wrong', 'finish']
 
-# %% ../nbs/02e_run.ipynb #757d8caf
+# %% ../nbs/02e_run.ipynb #b940f0fd
 import atexit, functools, io, json, os, platform, re, shutil, subprocess, tempfile, textwrap
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 import cifar10_nbdev
 from .core import UserError, in_root, is_project, keep_freed_memory, pick_device, project_root, set_seed, write_atomic
-from .data import SHAPES_SIZES, get_data, get_dls
+from .data import SHAPES_SIZES, get_data, get_dls, split
 from .interpret import Predictions, plot_confusion, plot_examples, plot_history, plot_wrong
 from .learner import Callback, Learner
 from .model import layer_table, make_model, n_parameters
@@ -46,7 +46,7 @@ def device_name(
 VERSIONS = dict(cifar10_nbdev=cifar10_nbdev.__version__, python=platform.python_version(), torch=torch.__version__,
                 torchvision=torchvision.__version__, cuda=torch.version.cuda)
 
-# %% ../nbs/02e_run.ipynb #d61f814f
+# %% ../nbs/02e_run.ipynb #f11e003f
 class Run:
     "One training run: what was asked, what it works with, what it says and leaves behind."
     def __init__(self,
@@ -64,9 +64,9 @@ class Run:
         self.log, self.claimed = [], False
         self.metrics = dict(
             status='running', dataset=None, model=parameters['model'], n_parameters=None, nepochs=parameters['nepochs'],
-            train_accuracy=None, test_accuracy=None, n_right=None, n_wrong=None, seconds=None, device=str(self.device),
+            train_accuracy=None, valid_accuracy=None, test_accuracy=None, n_right=None, n_wrong=None, seconds=None, device=str(self.device),
             device_name=device_name(self.device), versions=VERSIONS, commit=git_commit(self.root),
-            started=datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%SZ'), n_train=None, n_test=None, warning=None,
+            started=datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%SZ'), n_train=None, n_valid=None, n_test=None, data_fingerprint=None, warning=None,
             confusion=None, history=[], parameters=parameters, files=['metrics.json', 'model_log.txt'])
 
 # %% ../nbs/02e_run.ipynb #44e58c20
@@ -118,7 +118,7 @@ def claim(
     run.save()
     if aside: run.say(f'the run that was in {run.out} is now in {aside}', 2)
 
-# %% ../nbs/02e_run.ipynb #0ba87a21
+# %% ../nbs/02e_run.ipynb #807898fa
 def step(func: Callable) -> Callable:
     "A function of a `Run` that leaves the reason in metrics.json where it fails."
     @functools.wraps(func)
@@ -137,7 +137,7 @@ def start(
     "Check the parameters and begin a run; no file is touched. Under nbdev_test it is a small one, in a temporary folder."
     p, sizes = check(from_notebook(parameters)), SHAPES_SIZES
     if os.environ.get('IN_TEST'):
-        p.update(nepochs=1, dataset='shapes10', output_dir=tempfile.mkdtemp(), device='cpu')
+        p.update(nepochs=1, dataset='shapes10', output_dir=tempfile.mkdtemp(), valid_size=0, subset=0, device='cpu')
         atexit.register(shutil.rmtree, p['output_dir'], ignore_errors=True)
         sizes = 1000, 200
     run = Run(p, sizes)
@@ -145,7 +145,7 @@ def start(
     for name, value in p.items(): run.say(f'  {name} = {value!r}', 2)
     return run
 
-# %% ../nbs/02e_run.ipynb #4c10f10a
+# %% ../nbs/02e_run.ipynb #e036bfe8
 def framed(text: str, width: int = 100) -> str:
     "Text in a frame that cannot be overlooked."
     lines = textwrap.wrap(text, width)
@@ -154,12 +154,14 @@ def framed(text: str, width: int = 100) -> str:
 @step
 def load_data(run: Run):
     "Load the data set; then the output folder is this run's. Raises `UserError` where the data cannot be had."
-    run.data = get_data(run.p['dataset'], run.p['data_dir'], run.say, run.shapes_sizes)
-    n_train, n_test = len(run.data.train_x), len(run.data.test_x)
-    run.metrics.update(dataset=run.data.name, n_train=n_train, n_test=n_test, warning=run.data.warning or None)
+    run.data = split(get_data(run.p['dataset'], run.p['data_dir'], run.say, run.shapes_sizes), run.p['valid_size'], run.p['subset'])
+    n_train, n_valid, n_test = (0 if y is None else len(y) for y in (run.data.train_y, run.data.valid_y, run.data.test_y))
+    run.metrics.update(dataset=run.data.name, n_train=n_train, n_valid=n_valid, n_test=n_test, data_fingerprint=run.data.fingerprint,
+                       warning=run.data.warning or None)
     claim(run)
     if run.data.warning: run.say(framed(run.data.warning), 0)
-    run.say(f'{run.data.title}: {n_train:,} images to train on, {n_test:,} to test on, from {run.data.source}')
+    run.say(f"{run.data.title}: {n_train:,} images to train on, {f'{n_valid:,} to validate on, ' if n_valid else ''}{n_test:,} to test on, from {run.data.source}; "
+            f'fingerprint {run.data.fingerprint[:12]}')
 
 # %% ../nbs/02e_run.ipynb #3d963d67
 def save_figure(
@@ -186,7 +188,7 @@ def show_model(run: Run):
     run.say(f"{run.p['model']}:\n{layer_table(run.model)}")
     run.save(n_parameters=n_parameters(run.model))
 
-# %% ../nbs/02e_run.ipynb #0f266053
+# %% ../nbs/02e_run.ipynb #78bdfb90
 class Reporter(Callback):
     "Says and saves how the training goes."
     order = 10  # after the recorder
@@ -200,16 +202,16 @@ class Reporter(Callback):
 
     def after_epoch(self, learn: Learner):
         "A line an epoch; metrics.json and the log are on the disk after it."
-        row = learn.history[-1]
-        self.run.say('epoch {epoch}/{n}: training loss {train_loss:.4f}, accuracy {train_accuracy:.2%}; test loss {test_loss:.4f}, '
-                     'accuracy {test_accuracy:.2%}; lr {lr:.2g}; {seconds:.1f} s'.format(n=learn.nepochs, **row))
+        row, name = learn.history[-1], 'test' if learn.watch == 'test' else 'validation'
+        self.run.say('epoch {epoch}/{n}: training loss {train_loss:.4f}, accuracy {train_accuracy:.2%}; {name} loss {loss:.4f}, accuracy {accuracy:.2%}; '
+                     'lr {lr:.2g}; {seconds:.1f} s'.format(n=learn.nepochs, name=name, loss=learn.watched[0], accuracy=learn.watched[1], **row))
         self.run.save(history=learn.history, seconds=sum(r['seconds'] for r in learn.history))
 
 @step
 def train(run: Run):
     "Train for `nepochs` epochs."
     set_seed(run.p['seed'])
-    dls = get_dls(run.data, run.p['batch_size'], run.device, run.p['seed'])
+    dls = get_dls(run.data, run.p['batch_size'], run.device, run.p['seed'], run.p['cutout'])
     run.learn = make_learner(run.model, dls, run.p['lr'], run.p['wd'], cbs=[Reporter(run)])
     run.learn.fit(run.p['nepochs'])
     seconds = run.metrics['seconds']
@@ -221,15 +223,15 @@ def show_curves(run: Run) -> Figure:
     "Loss and accuracy by epoch, as model_losses.png."
     return save_figure(run, plot_history(run.learn.history, run.data.title), 'model_losses.png')
 
-# %% ../nbs/02e_run.ipynb #f476bed6
+# %% ../nbs/02e_run.ipynb #a3bb2b98
 @step
 def show_accuracy(run: Run):
-    "Accuracy on the training set (as it is: no shifting, no dropout) and on the test set."
+    "Accuracy on the training set (as it is: no shifting, no dropout), the validation set if there is one, and the test set."
     dls = run.learn.dls
-    run.train_preds, run.preds = (Predictions.from_scores(*run.learn.predict(b)) for b in (dls.train_plain, dls.test))
-    for name, p in (('training', run.train_preds), ('test', run.preds)):
-        run.say(f'{name} accuracy: {p.accuracy:.2%} ({p.n_right:,} of {len(p.labels):,} right, {p.n_wrong:,} wrong)')
-    run.save(train_accuracy=run.train_preds.accuracy, test_accuracy=run.preds.accuracy, n_right=run.preds.n_right, n_wrong=run.preds.n_wrong,
+    run.train_preds, run.valid_preds, run.preds = (b and Predictions.from_scores(*run.learn.predict(b)) for b in (dls.train_plain, dls.valid, dls.test))
+    for name, p in (('training', run.train_preds), ('validation', run.valid_preds), ('test', run.preds)):
+        if p: run.say(f'{name} accuracy: {p.accuracy:.2%} ({p.n_right:,} of {len(p.labels):,} right, {p.n_wrong:,} wrong)')
+    run.save(train_accuracy=run.train_preds.accuracy, valid_accuracy=run.valid_preds and run.valid_preds.accuracy, test_accuracy=run.preds.accuracy, n_right=run.preds.n_right, n_wrong=run.preds.n_wrong,
              confusion=run.preds.confusion().tolist())
 
 @step

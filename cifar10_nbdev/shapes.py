@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['SHAPES', 'make_shapes']
 
-# %% ../nbs/00c_shapes.ipynb #e10ceff2
+# %% ../nbs/00c_shapes.ipynb #627ca73a
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,32 +56,30 @@ SHAPES = dict(
     crescent   = lambda u, v: torch.maximum(torch.hypot(u, v) - .95, .8 - torch.hypot(u - .5, v)),
     arrow      = _arrow)
 
-# %% ../nbs/00c_shapes.ipynb #d9eaa575
-def _between(g: torch.Generator, lo: float, hi: float, *shape: int) -> Tensor:
-    "Uniform random numbers from `lo` to `hi`."
-    return lo + (hi - lo)*torch.rand(*shape, generator=g)
-
-def _draw(name: str, n: int, g: torch.Generator) -> Tensor:
-    "`n` images of one shape, float n×3×32×32, 0 to 1 but for the noise."
-    px = torch.arange(32.) - 15.5
-    radius, turn = _between(g, 8, 13, n, 1, 1), _between(g, 0, 2*math.pi, n, 1, 1)
-    dx, dy = (_between(g, -1, 1, n, 1, 1)*(14.5 - radius) for _ in 'xy')
-    x, y = (px[None, None, :] - dx)/radius, (px[None, :, None] - dy)/radius
-    inside = (.5 - SHAPES[name](x*turn.cos() + y*turn.sin(), y*turn.cos() - x*turn.sin())*radius).clamp(0, 1)[:, None]
-    ink, paper = _between(g, 0, 1, n, 3, 1, 1), _between(g, 0, 1, n, 3, 1, 1)
-    near = (ink - paper).abs().amax(1, keepdim=True) < .35               # too alike: the ink goes to the other side
+# %% ../nbs/00c_shapes.ipynb #e1597376
+def _draw(name: str, n: int, rng: np.random.RandomState) -> Tensor:
+    "`n` images of one shape, float64 n×32×32×3, 0 to 1 but for the noise."
+    def between(lo, hi, *size): return lo + (hi - lo)*torch.from_numpy(rng.random_sample((n, *size)))
+    px = torch.arange(32, dtype=torch.float64) - 15.5
+    radius, turn = between(8, 13, 1, 1), between(0, 2*math.pi, 1, 1)
+    dx, dy = (between(-1, 1, 1, 1)*(14.5 - radius) for _ in 'xy')
+    x, y = (px - dx)/radius, (px[:, None] - dy)/radius
+    distance = SHAPES[name](x*turn.cos() + y*turn.sin(), y*turn.cos() - x*turn.sin())*radius
+    inside = (.5 - distance).clamp(0, 1)[..., None]
+    ink, paper = between(0, 1, 1, 1, 3), between(0, 1, 1, 1, 3)
+    near = (ink - paper).abs().amax(3, keepdim=True) < .5                # too alike: every channel goes to the other side
     ink = torch.where(near, (paper + .5) % 1, ink)
-    paper = paper + _between(g, -.25, .25, n, 3, 1, 1)*px/16 + _between(g, -.25, .25, n, 3, 1, 1)*px[:, None]/16
-    noise = torch.randn(n, 3, 32, 32, generator=g)*_between(g, .02, .12, n, 1, 1, 1)
+    paper = paper + between(-.2, .2, 1, 1, 3)*px[:, None]/16 + between(-.2, .2, 1, 1, 3)*px[:, None, None]/16
+    noise = (between(0, 1, 32, 32, 3) - between(0, 1, 32, 32, 3))*between(.05, .3, 1, 1, 1)
     return paper + (ink - paper)*inside + noise
 
 def make_shapes(
     n: int,        # how many images; each class gets a tenth, the first ones one more where n is no multiple of 10
-    seed: int = 0  # the same seed gives the same images
-) -> tuple[Tensor, Tensor]:  # images, uint8 n×3×32×32; labels, int64 n, the place in `SHAPES`
+    seed: int = 0  # 0 to 2**32 - 1; the same seed gives the same images
+) -> tuple[Tensor, Tensor]:  # images, uint8 n×3×32×32, channels_last in memory; labels, int64 n, the place in `SHAPES`
     "The generated data set: `n` images in random order."
-    g = torch.Generator().manual_seed(seed)
-    y = (torch.arange(n) % 10)[torch.randperm(n, generator=g)]
-    x = torch.empty(n, 3, 32, 32, dtype=torch.uint8)
-    for k, name in enumerate(SHAPES): x[y == k] = (_draw(name, int((y == k).sum()), g)*255).round().clamp(0, 255).to(torch.uint8)
-    return x, y
+    rng = np.random.RandomState(seed)
+    y = torch.from_numpy(rng.permutation(np.arange(n) % 10))
+    x = torch.empty(n, 32, 32, 3, dtype=torch.uint8)
+    for k, name in enumerate(SHAPES): x[y == k] = (_draw(name, int((y == k).sum()), rng)*255).round().clamp(0, 255).to(torch.uint8)
+    return x.permute(0, 3, 1, 2), y
