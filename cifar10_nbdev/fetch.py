@@ -84,15 +84,16 @@ def _find(place: Path) -> Path|None:
     inside = (_find(place/n) for n in (*FOLDERS, *ARCHIVES) if n in names)
     return next((found for found in inside if found), None)
 
-# %% ../nbs/00b_fetch.ipynb #bea15bcf
+# %% ../nbs/00b_fetch.ipynb #6efc0c0b
 _BATCH = re.compile(r'(?:.*/)?(data_batch_[1-5]|test_batch)')
 _IMAGE = re.compile(r'(?:.*/)?(train|test)/([^/]+)/([^/.][^/]*)\.(?:png|jpe?g)', re.IGNORECASE)
 _MOST  = 64 << 20   # bytes of one file; a batch has 31 million
 
-def _files(folder: Path) -> list[Path]:
-    "The files of one of the two layouts, in a fixed order."
-    found = [*folder.glob('*_batch*')] or [*folder.glob('train/*/*'), *folder.glob('test/*/*')]
-    return sorted(f for f in found if (_BATCH.fullmatch(f.name) or _IMAGE.fullmatch(f.relative_to(folder).as_posix())))
+def _files(folder: Path) -> list[str]:
+    "The files of one of the two layouts, by their names in the folder, in a fixed order."
+    if batches := sorted(n for n in os.listdir(folder) if _BATCH.fullmatch(n)): return batches
+    classes = [f'{s}/{c}' for s in ('train', 'test') for c in os.listdir(folder/s) if (folder/s/c).is_dir()]
+    return sorted(f for c in classes for n in os.listdir(folder/c) if _IMAGE.fullmatch(f := f'{c}/{n}'))
 
 def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
     try: tar = tarfile.open(archive)
@@ -111,7 +112,7 @@ def contents(
 ) -> Iterator[tuple[str, bytes]]:
     "Name and content of the files of CIFAR-10 in `place`. Raises OSError, ValueError, EOFError, TarError or zlib.error where it is damaged."
     if place.is_file(): yield from _members(place)
-    else: yield from ((f.relative_to(place).as_posix(), f.read_bytes()) for f in _files(place))
+    else: yield from ((f, (place/f).read_bytes()) for f in _files(place))
 
 # %% ../nbs/00b_fetch.ipynb #965c3f35
 class _ArraysOnly(pickle.Unpickler):
@@ -270,7 +271,7 @@ def download(
         if not _size(part): part.unlink(missing_ok=True)
     raise UserError(f"CIFAR-10 is not in {dest.parent} and cannot be downloaded ({'; '.join(reasons)}): {CURES.format('that folder')}")
 
-# %% ../nbs/00b_fetch.ipynb #590c9b7a
+# %% ../nbs/00b_fetch.ipynb #f4cdcb9b
 KEPT = 'cifar10.npz'
 
 def identity(
@@ -278,9 +279,10 @@ def identity(
 ) -> str:
     "Something that changes when the files do: a hash of their names, sizes and times of change."
     digest = hashlib.sha256()
-    for f in [place] if place.is_file() else _files(place):
-        s = f.stat()
-        digest.update(f'{f.relative_to(place.parent)} {s.st_size} {s.st_mtime_ns}\n'.encode())
+    folder, files = (place.parent, [place.name]) if place.is_file() else (place, _files(place))
+    for f in files:
+        s = os.stat(f'{folder}/{f}')
+        digest.update(f'{f} {s.st_size} {s.st_mtime_ns}\n'.encode())
     return digest.hexdigest()
 
 def keep(
