@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['DRIVER_NEEDED', 'UserError', 'is_project', 'project_root', 'in_root', 'write_atomic', 'set_seed', 'nvidia_driver',
-           'decide_device', 'pick_device', 'keep_freed_memory']
+           'decide_device', 'pick_device', 'usable_cores', 'limit_threads', 'keep_freed_memory']
 
-# %% ../nbs/00_core.ipynb #02e89276
-import ctypes, os, random, shutil, subprocess, sys, tempfile
+# %% ../nbs/00_core.ipynb #79edc31d
+import ctypes, math, os, random, shutil, subprocess, sys, tempfile
 from collections.abc import Callable
 from configparser import ConfigParser, Error as ConfigError
 from pathlib import Path
@@ -120,6 +120,20 @@ def pick_device(
     n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     driver = None if n_cuda or asked == 'cpu' else nvidia_driver()
     return torch.device(decide_device(asked, n_cuda, torch.backends.mps.is_available(), driver, torch.version.cuda))
+
+# %% ../nbs/00_core.ipynb #d4c73219
+def usable_cores(
+    cpu_max: str|Path = '/sys/fs/cgroup/cpu.max'  # the container's quota and its period, in microseconds; or 'max'
+) -> int:
+    "CPU cores that this process may use."
+    n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    try: quota, period = map(int, Path(cpu_max).read_text().split())
+    except (OSError, ValueError): return n
+    return max(1, min(n, math.ceil(quota/period)))
+
+def limit_threads():
+    "Let torch use no more threads than there are cores for."
+    if 'OMP_NUM_THREADS' not in os.environ: torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
 
 # %% ../nbs/00_core.ipynb #5ae60299
 def keep_freed_memory() -> bool:  # whether this machine's C library took the settings

@@ -201,7 +201,7 @@ class Batches:
             yield xb.contiguous(memory_format=torch.channels_last), self.y[i]
         self.epoch += 1
 
-# %% ../nbs/01_data.ipynb #1b9141ee
+# %% ../nbs/01_data.ipynb #7d857d7a
 @dataclass
 class DataLoaders:
     "The batches of a run."
@@ -215,11 +215,12 @@ def get_dls(
     batch_size: int,
     device: torch.device|str = 'cpu',
     seed: int = 0,         # of shuffling and augmentation
-    cut: int = 0           # see `Batches`
+    cut: int = 0,          # see `Batches`
+    shift: int = 2
 ) -> DataLoaders:
     "Batches of a data set on `device`, normalised by its training set's mean and deviation."
     data, (mean, std) = data.to(device), channel_stats(data.train_x)
     g = torch.Generator(device).manual_seed(seed)
     plain = lambda x, y: Batches(x, y, 500, mean, std)
-    return DataLoaders(Batches(data.train_x, data.train_y, batch_size, mean, std, g, cut=cut), plain(data.train_x, data.train_y),
+    return DataLoaders(Batches(data.train_x, data.train_y, batch_size, mean, std, g, shift, cut), plain(data.train_x, data.train_y),
                        plain(data.test_x, data.test_y), None if data.valid_x is None else plain(data.valid_x, data.valid_y))

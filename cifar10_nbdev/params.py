@@ -16,11 +16,11 @@ from fastcore.script import Param, anno_parser
 
 from .core import UserError
 
-# %% ../nbs/00a_params.ipynb #81ecdea7
+# %% ../nbs/00a_params.ipynb #acf74213
 @dataclass(frozen=True)
 class Spec:
     "What one parameter may be."
-    kind: type                                     # int, float or str
+    kind: type                                     # int, float, bool or str
     ok: Callable = lambda v: True                  # whether a value of that type is allowed
     allowed: str = ''                              # the same in words, for the error
     optional: bool = False                         # whether None is allowed
@@ -32,16 +32,21 @@ SPECS = dict(
     output_dir = Spec(str, lambda v: v.strip() and '\0' not in v, 'a path'),
     valid_size = Spec(int, lambda v: 0 <= v < 50_000, 'a whole number from 0 (none) to 49999'),
     subset     = Spec(int, lambda v: 0 <= v <= 50_000, 'a whole number from 1 to 50000, or 0 (all)'),
-    model      = Spec(str, lambda v: v in ('cnn',), "'cnn'"),
-    batch_size = Spec(int, lambda v: 2 <= v <= 50_000, 'a whole number from 2 to 50000'),
-    lr         = Spec(float, lambda v: 0 < v <= 100, 'a number above 0, at most 100'),
-    wd         = Spec(float, lambda v: 0 <= v <= 100, 'a number from 0 to 100'),
-    cutout     = Spec(int, lambda v: 0 <= v <= 32, 'a whole number from 0 (none) to 32'),
+    model      = Spec(str, lambda v: v in ('cnn', 'fast'), "'cnn', 'fast', or a function of the number of classes that makes a network"),
+    batch_size = Spec(int, lambda v: 2 <= v <= 50_000, "a whole number from 2 to 50000, or None (the recipe's)", optional=True),
+    lr         = Spec(float, lambda v: 0 < v <= 100, "a number above 0, at most 100, or None (the recipe's)", optional=True),
+    wd         = Spec(float, lambda v: 0 <= v <= 100, "a number from 0 to 100, or None (the recipe's)", optional=True),
+    label_smoothing = Spec(float, lambda v: 0 <= v < 1, "a number from 0 (none) to below 1, or None (the recipe's)", optional=True),
+    shift      = Spec(int, lambda v: 0 <= v <= 16, "a whole number from 0 (none) to 16, or None (the recipe's)", optional=True),
+    cutout     = Spec(int, lambda v: 0 <= v <= 32, "a whole number from 0 (none) to 32, or None (the recipe's)", optional=True),
+    tta        = Spec(bool, allowed='True or False'),
+    precision  = Spec(str, lambda v: v in ('auto', 'float32', 'bfloat16', 'float16'), "'auto', 'float32', 'bfloat16' or 'float16'"),
+    compile    = Spec(bool, allowed='True or False'),
     seed       = Spec(int, lambda v: 0 <= v < 2**32, 'a whole number from 0 to 4294967295'),
     device     = Spec(str, lambda v: re.fullmatch(r'auto|cpu|mps|cuda(:\d+)?', v), "'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'"),
     verbose    = Spec(int, lambda v: v in (0, 1, 2), '0, 1 or 2'))
 
-# %% ../nbs/00a_params.ipynb #385e27b3
+# %% ../nbs/00a_params.ipynb #9f468375
 def _as_number(value: object, kind: type) -> float|int:
     "`value` as a finite `kind`. Raises ValueError or OverflowError where it is not clearly one."
     if isinstance(value, bool) or not isinstance(value, (numbers.Real, str)): raise ValueError
@@ -50,18 +55,24 @@ def _as_number(value: object, kind: type) -> float|int:
     if not math.isfinite(number) or (kind is int and not number.is_integer()): raise ValueError
     return kind(number)
 
+def _as_bool(value: object) -> bool:
+    "`value` as True or False. Raises KeyError where it is neither."
+    return {'True': True, 'true': True, '1': True, 'False': False, 'false': False, '0': False}[str(value)]
+
 def coerce(
     name: str,     # one of `SPECS`
     value: object  # what a person gave
-) -> int|float|str|None:
+) -> int|float|bool|str|Callable|None:
     "`value` in its parameter's type. Raises `UserError` where the type or the range does not fit."
     spec = SPECS[name]
-    if spec.optional and (value is None or value == 'None'): return None
+    if spec.optional and isinstance(value, (str, type(None))) and str(value) == 'None': return None
+    if name == 'model' and callable(value): return value
     try:
         if isinstance(value, os.PathLike): value = os.fspath(value)
-        if spec.kind is not str: value = _as_number(value, spec.kind)
+        if spec.kind is bool: value = _as_bool(value)
+        elif spec.kind is not str: value = _as_number(value, spec.kind)
         if isinstance(value, spec.kind) and spec.ok(value): return value
-    except (ValueError, OverflowError): pass
+    except (ValueError, OverflowError, KeyError): pass
     shown = repr(value)
     raise UserError(f"{name} must be {spec.allowed}, not {shown if len(shown) <= 60 else shown[:57] + '...'}")
 

@@ -7,9 +7,10 @@ __all__ = ['VERSIONS', 'git_commit', 'device_name', 'Run', 'set_aside', 'claim',
            'save_figure', 'show_examples', 'show_model', 'Reporter', 'train', 'show_curves', 'show_accuracy',
            'show_confusion', 'show_wrong', 'finish']
 
-# %% ../nbs/02e_run.ipynb #b940f0fd
+# %% ../nbs/02e_run.ipynb #a81498ce
 import atexit, functools, io, json, os, platform, re, shutil, subprocess, tempfile, textwrap
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -19,13 +20,14 @@ from fastcore.basics import patch
 from matplotlib.figure import Figure
 
 import cifar10_nbdev
-from .core import UserError, in_root, is_project, keep_freed_memory, pick_device, project_root, set_seed, write_atomic
+from .core import (UserError, in_root, is_project, keep_freed_memory, limit_threads, pick_device, project_root, set_seed,
+                                write_atomic)
 from .data import SHAPES_SIZES, get_data, get_dls, split
 from .interpret import Predictions, plot_confusion, plot_examples, plot_history, plot_wrong
-from .learner import Callback, Learner
+from .learner import Callback, Learner, mirror_shift
 from .model import layer_table, make_model, n_parameters
 from .params import check, from_notebook
-from .recipe import make_learner
+from .recipe import Recipe, make_learner, pick_dtype, recipe
 
 # %% ../nbs/02e_run.ipynb #f4485471
 def git_commit(
@@ -46,7 +48,7 @@ def device_name(
 VERSIONS = dict(cifar10_nbdev=cifar10_nbdev.__version__, python=platform.python_version(), torch=torch.__version__,
                 torchvision=torchvision.__version__, cuda=torch.version.cuda)
 
-# %% ../nbs/02e_run.ipynb #f11e003f
+# %% ../nbs/02e_run.ipynb #8f361185
 class Run:
     "One training run: what was asked, what it works with, what it says and leaves behind."
     def __init__(self,
@@ -60,14 +62,19 @@ class Run:
         except OSError as e: raise UserError(f"output_dir {str(self.out)[:200]} cannot be used ({e.strerror or e}): name another folder") from e
         if is_file: raise UserError(f"output_dir {self.out} is a file: name a folder, or a path where one can be made")
         self.device = pick_device(parameters['device'])
-        if self.device.type == 'cpu': keep_freed_memory()
+        if self.device.type == 'cpu': keep_freed_memory(); limit_threads()
+        self.dtype = pick_dtype(parameters['precision'], self.device)
+        model, nepochs = parameters['model'], parameters['nepochs']
+        self.recipe = recipe(model, nepochs, **{f.name: parameters.get(f.name) for f in fields(Recipe)})
+        self.model_name = model if isinstance(model, str) else getattr(model, '__qualname__', type(model).__name__)
         self.log, self.claimed = [], False
         self.metrics = dict(
-            status='running', dataset=None, model=parameters['model'], n_parameters=None, nepochs=parameters['nepochs'],
-            train_accuracy=None, valid_accuracy=None, test_accuracy=None, n_right=None, n_wrong=None, seconds=None, device=str(self.device),
+            status='running', dataset=None, model=self.model_name, n_parameters=None, macs=None, nepochs=nepochs,
+            train_accuracy=None, valid_accuracy=None, test_accuracy=None, tta_accuracy=None, n_right=None, n_wrong=None, seconds=None,
+            images_per_second=None, device=str(self.device), dtype=str(self.dtype).removeprefix('torch.'),
             device_name=device_name(self.device), versions=VERSIONS, commit=git_commit(self.root),
             started=datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%SZ'), n_train=None, n_valid=None, n_test=None, data_fingerprint=None, warning=None,
-            confusion=None, history=[], parameters=parameters, files=['metrics.json', 'model_log.txt'])
+            confusion=None, history=[], parameters={**parameters, 'model': self.model_name}, recipe=asdict(self.recipe), files=['metrics.json', 'model_log.txt'])
 
 # %% ../nbs/02e_run.ipynb #44e58c20
 @patch
@@ -163,7 +170,7 @@ def load_data(run: Run):
     run.say(f"{run.data.title}: {n_train:,} images to train on, {f'{n_valid:,} to validate on, ' if n_valid else ''}{n_test:,} to test on, from {run.data.source}; "
             f'fingerprint {run.data.fingerprint[:12]}')
 
-# %% ../nbs/02e_run.ipynb #3d963d67
+# %% ../nbs/02e_run.ipynb #a1298e01
 def save_figure(
     run: Run,
     fig: Figure,
@@ -184,11 +191,12 @@ def show_examples(run: Run) -> Figure:
 def show_model(run: Run):
     "Build the model from the run's seed, and print its layers."
     set_seed(run.p['seed'])
-    run.model = make_model(run.p['model'], len(run.data.classes))
-    run.say(f"{run.p['model']}:\n{layer_table(run.model)}")
-    run.save(n_parameters=n_parameters(run.model))
+    run.model = make_model(run.p['model'], len(run.data.classes)).to(run.device)
+    table, macs = layer_table(run.model)
+    run.say(f'{run.model_name}:\n{table}')
+    run.save(n_parameters=n_parameters(run.model), macs=macs)
 
-# %% ../nbs/02e_run.ipynb #78bdfb90
+# %% ../nbs/02e_run.ipynb #6fd7b516
 class Reporter(Callback):
     "Says and saves how the training goes."
     order = 10  # after the recorder
@@ -211,19 +219,22 @@ class Reporter(Callback):
 def train(run: Run):
     "Train for `nepochs` epochs."
     set_seed(run.p['seed'])
-    dls = get_dls(run.data, run.p['batch_size'], run.device, run.p['seed'], run.p['cutout'])
-    run.learn = make_learner(run.model, dls, run.p['lr'], run.p['wd'], cbs=[Reporter(run)])
+    dls = get_dls(run.data, run.recipe.batch_size, run.device, run.p['seed'], run.recipe.cutout, run.recipe.shift)
+    run.learn = make_learner(run.model, dls, run.recipe, [Reporter(run)], run.dtype, run.p['compile'])
+    run.say(', '.join(f'{k} {v:g}' for k, v in asdict(run.recipe).items()))
     run.learn.fit(run.p['nepochs'])
-    seconds = run.metrics['seconds']
-    n_seen = run.p['nepochs']*run.metrics['n_train']
-    run.say(f"trained in {seconds:.1f} s, {seconds/run.p['nepochs']:.1f} s an epoch with its evaluation, {n_seen/seconds:,.0f} training images a second")
+    seconds, n = run.metrics['seconds'], run.p['nepochs']
+    speed = n*run.metrics['n_train']/seconds
+    run.say(f"trained in {seconds:.1f} s, {seconds/n:.1f} s an epoch with its evaluation, {speed:,.0f} training images a second, "
+            f"{3*speed*run.metrics['macs']/1e9:.1f} billion multiply-adds a second")
+    run.save(images_per_second=speed)
 
 @step
 def show_curves(run: Run) -> Figure:
     "Loss and accuracy by epoch, as model_losses.png."
     return save_figure(run, plot_history(run.learn.history, run.data.title), 'model_losses.png')
 
-# %% ../nbs/02e_run.ipynb #a3bb2b98
+# %% ../nbs/02e_run.ipynb #8da7bad3
 @step
 def show_accuracy(run: Run):
     "Accuracy on the training set (as it is: no shifting, no dropout), the validation set if there is one, and the test set."
@@ -231,8 +242,10 @@ def show_accuracy(run: Run):
     run.train_preds, run.valid_preds, run.preds = (b and Predictions.from_scores(*run.learn.predict(b)) for b in (dls.train_plain, dls.valid, dls.test))
     for name, p in (('training', run.train_preds), ('validation', run.valid_preds), ('test', run.preds)):
         if p: run.say(f'{name} accuracy: {p.accuracy:.2%} ({p.n_right:,} of {len(p.labels):,} right, {p.n_wrong:,} wrong)')
-    run.save(train_accuracy=run.train_preds.accuracy, valid_accuracy=run.valid_preds and run.valid_preds.accuracy, test_accuracy=run.preds.accuracy, n_right=run.preds.n_right, n_wrong=run.preds.n_wrong,
-             confusion=run.preds.confusion().tolist())
+    tta = Predictions.from_scores(*run.learn.predict(dls.test, mirror_shift)).accuracy if run.p['tta'] else None
+    if run.p['tta']: run.say(f'with test-time augmentation (six views of each image, mirrored and shifted), which is another figure: {tta:.2%}')
+    run.save(train_accuracy=run.train_preds.accuracy, valid_accuracy=run.valid_preds and run.valid_preds.accuracy, test_accuracy=run.preds.accuracy, tta_accuracy=tta,
+             n_right=run.preds.n_right, n_wrong=run.preds.n_wrong, confusion=run.preds.confusion().tolist())
 
 @step
 def show_confusion(run: Run) -> Figure:
