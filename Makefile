@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make train` (NEPOCHS=40 PARAMS="-p lr 1e-3") and `make test`.
-# The others: setup, lab, readme, lock, clean. TORCH=cpu takes torch's CPU build, VENV=path another environment.
+# The others: setup, lab, bench (TARGET=90 SEEDS=3), bench-peers, readme, lock, clean. TORCH=cpu takes torch's CPU build, VENV=path another environment.
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?=
@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.cifar10_nbdev
 TORCH_PAIR = $(shell grep -E '^torch(vision)?==' requirements.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup train test lab readme lock clean
+.PHONY: help setup train test lab bench bench-peers readme lock clean
 help:
 	@sed -n '1,2s/^# //p' Makefile
 
@@ -37,6 +37,18 @@ test: $(STAMP)
 lab: $(STAMP)
 	$(BIN)/jupyter lab nbs/03_train.ipynb
 
+# minutes to hours: see benchmarks/train.py; the data comes from CIFAR10_DATA or data/
+bench: $(STAMP)
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/train.py $(if $(TARGET),--target $(TARGET)) $(if $(SEEDS),--seeds $(SEEDS))
+
+# other libraries in an environment of their own, which borrows torch from ours (pip says that their fastcore is not ours, which is why)
+bench-peers: $(STAMP)
+	test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$($(VENV)-peers/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth"
+	$(VENV)-peers/bin/pip install -q -r benchmarks/peers/requirements.txt
+	PYTHONPATH=$(CURDIR) $(VENV)-peers/bin/python benchmarks/peers.py $(PEERS)
+
 readme: $(STAMP)
 	$(BIN)/jupyter nbconvert nbs/index.ipynb --to markdown --stdout --log-level WARN \
 	  --RegexRemovePreprocessor.patterns='^#\| *(hide|default_exp)' --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags=hide-input \
@@ -50,4 +62,4 @@ lock:
 	mv requirements.new requirements.txt
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache
+	rm -rf $(VENV) $(VENV)-peers build dist *.egg-info .pytest_cache

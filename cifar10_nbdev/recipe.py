@@ -34,12 +34,12 @@ def orthogonalise(
         x = a*x + (b*s + c*s @ s) @ x
     return x.T if len(g) > g.shape[1] else x
 
-# %% ../nbs/02b_recipe.ipynb #a1bb5040
+# %% ../nbs/02b_recipe.ipynb #f7cf478a
 class Muon(torch.optim.AdamW):
     "Muon for the parameter groups with `muon=True`, of four dimensions; AdamW for the others."
     @torch.no_grad()
     def step(self):
-        "One step: momentum (Nesterov's), orthogonalised, scaled for shape, decay beside it."
+        "One step: momentum (Nesterov's), orthogonalised, from filters of one length."
         for group in self.param_groups:
             for p in group['params'] if group.get('muon') else ():
                 if p.grad is None: continue
@@ -48,23 +48,22 @@ class Muon(torch.optim.AdamW):
                 state['step'] += 1
                 m = state['momentum_buffer'].mul_(group['momentum']).add_(p.grad)
                 step = orthogonalise(p.grad.add(m, alpha=group['momentum']).flatten(1))
-                p.mul_(1 - group['lr']*group['weight_decay'])
-                p.add_(step.view_as(p), alpha=-group['lr']*max(1, len(step)/step.shape[1])**.5)
+                p.mul_(len(p)**.5/p.norm().clamp(min=1e-7)).add_(step.view_as(p), alpha=-group['lr'])
                 p.grad = None
         super().step()
 
-# %% ../nbs/02b_recipe.ipynb #85e82466
+# %% ../nbs/02b_recipe.ipynb #e3d791e2
 def make_optimizer(
     model: nn.Module,
     lr: float,             # the filters', in Muon's steps
-    wd: float,             # weight decay, of filters and of linear layers' weights
+    wd: float,             # weight decay, of linear layers' weights
     adam_lr: float = 2e-3, # of everything else, in AdamW's steps
-    momentum: float = .9   # the filters'
+    momentum: float = .6   # the filters'
 ) -> Muon:
     "Muon for the filters, AdamW for the rest; decay where it belongs."
     learned = [p for p in model.parameters() if p.requires_grad]
     group = lambda fits, **kwargs: dict(params=[p for p in learned if fits(p.ndim)], **kwargs)
-    groups = [group(lambda d: d == 4, lr=lr, weight_decay=wd, momentum=momentum, muon=True),
+    groups = [group(lambda d: d == 4, lr=lr, momentum=momentum, muon=True),
               group(lambda d: 2 <= d != 4, lr=adam_lr, weight_decay=wd), group(lambda d: d < 2, lr=adam_lr, weight_decay=0.)]
     return Muon([g for g in groups if g['params']], betas=(.9, .99))
 
@@ -86,14 +85,14 @@ class OneCycle(Callback):
         now = one_cycle(learn.step/(learn.nepochs*len(learn.dls.train)), self.warm)
         for group in learn.opt.param_groups: group['lr'] = now*group.setdefault('initial_lr', group['lr'])
 
-# %% ../nbs/02b_recipe.ipynb #8fee321a
+# %% ../nbs/02b_recipe.ipynb #27820d9f
 @dataclass(frozen=True)
 class Recipe:
     "What a network is trained with."
     batch_size: int = 128
-    lr: float = .03                # the filters', see `make_optimizer`
+    lr: float = .12                # the filters', see `make_optimizer`
     adam_lr: float = 2e-3          # everything else's
-    momentum: float = .9
+    momentum: float = .6
     wd: float = .01
     warm: float = .25              # see `one_cycle`
     label_smoothing: float = .1
@@ -107,7 +106,7 @@ def recipe(
 ) -> Recipe:
     "The recipe of a run. Where `lr` is given, AdamW's rate keeps its proportion to it."
     base = Recipe(shift=4, cutout=8) if nepochs >= 20 else Recipe()
-    if model == 'fast': base = replace(base, batch_size=250, lr=.05, adam_lr=5e-3, wd=0., warm=.1)
+    if model == 'fast': base = replace(base, batch_size=250, lr=.17, adam_lr=.01, warm=.1, label_smoothing=.2)
     given = {k: v for k, v in given.items() if v is not None}
     return replace(base, **({'adam_lr': base.adam_lr*given['lr']/base.lr} if 'lr' in given else {}), **given)
 

@@ -1,0 +1,10 @@
+"The same in fastai."
+import sys
+
+from fastai.vision.all import *
+
+from cifar10_nbdev.model import CNN
+
+if __name__ == '__main__':
+    dls = ImageDataLoaders.from_folder(sys.argv[1], valid='test', bs=128, item_tfms=RandomCrop(32), batch_tfms=[Flip(), Normalize.from_stats(*cifar_stats)])
+    Learner(dls, CNN(), loss_func=CrossEntropyLossFlat(), opt_func=Adam, metrics=accuracy).fit(int(sys.argv[2]), 1e-3)
