@@ -54,7 +54,7 @@ def whitening(
     order = variance.argsort(descending=True)[:n]
     return (directions[:, order]/(variance[order] + eps).sqrt()).T.reshape(n, x.shape[1], size, size).to(x)
 
-# %% ../nbs/02_model.ipynb #111bbb35
+# %% ../nbs/02_model.ipynb #68a4e21b
 class Fast(nn.Module):
     "N×3×32×32 normalised images to N×`n_classes` scores; other sizes from 16×16 up will do. Call `whiten` before training."
     def __init__(self, n_classes: int = 10, widths: tuple = (24, 96, 192), directions: int = 12):
@@ -64,7 +64,7 @@ class Fast(nn.Module):
         for nf in widths: layers, ni = [*layers, *self.half(ni, nf, nn.MaxPool2d(2)), *self.half(nf, nf)], nf
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(ni, n_classes, bias=False)
-        nn.init.orthogonal_(self.head.weight, gain=1/3)
+        nn.init.orthogonal_(self.head.weight)
 
     @staticmethod
     def half(ni: int, nf: int, *pool: nn.Module) -> list[nn.Module]:
@@ -81,7 +81,7 @@ class Fast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         "Scores of a batch of images."
-        return self.head(self.features(F.relu(self.stem(x))).amax((2, 3)))
+        return self.head(self.features(F.relu(self.stem(x))).amax((2, 3)))/3
 
 # %% ../nbs/02_model.ipynb #6b09967c
 MODELS = dict(cnn=CNN, fast=Fast)

@@ -6,8 +6,8 @@
 __all__ = ['orthogonalise', 'Muon', 'make_optimizer', 'one_cycle', 'OneCycle', 'Recipe', 'recipe', 'pick_dtype', 'compile_model',
            'make_learner']
 
-# %% ../nbs/02b_recipe.ipynb #e58c2058
-import math, warnings
+# %% ../nbs/02b_recipe.ipynb #ef5e5d53
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -67,14 +67,14 @@ def make_optimizer(
               group(lambda d: 2 <= d != 4, lr=adam_lr, weight_decay=wd), group(lambda d: d < 2, lr=adam_lr, weight_decay=0.)]
     return Muon([g for g in groups if g['params']], betas=(.9, .99))
 
-# %% ../nbs/02b_recipe.ipynb #e2ad641c
+# %% ../nbs/02b_recipe.ipynb #ee310f5a
 def one_cycle(
     done: float,        # part of all steps that is done, 0 to 1
     warm: float = .25   # part of all steps in which the rate rises
 ) -> float:
     "The learning rate as a part of its peak."
     if done < warm: return (done + .01)/(warm + .01)
-    return (1 + math.cos(math.pi*(done - warm)/(1 - warm)))/2
+    return (1 - done)/(1 - warm)
 
 class OneCycle(Callback):
     "Sets each group's learning rate before each step; what the optimiser was made with is the peak."
@@ -85,7 +85,7 @@ class OneCycle(Callback):
         now = one_cycle(learn.step/(learn.nepochs*len(learn.dls.train)), self.warm)
         for group in learn.opt.param_groups: group['lr'] = now*group.setdefault('initial_lr', group['lr'])
 
-# %% ../nbs/02b_recipe.ipynb #27820d9f
+# %% ../nbs/02b_recipe.ipynb #9237bcd4
 @dataclass(frozen=True)
 class Recipe:
     "What a network is trained with."
@@ -106,7 +106,7 @@ def recipe(
 ) -> Recipe:
     "The recipe of a run. Where `lr` is given, AdamW's rate keeps its proportion to it."
     base = Recipe(shift=4, cutout=8) if nepochs >= 20 else Recipe()
-    if model == 'fast': base = replace(base, batch_size=250, lr=.17, adam_lr=.01, warm=.1, label_smoothing=.2)
+    if model == 'fast': base = replace(base, batch_size=250, lr=.17, adam_lr=.015, warm=.1, label_smoothing=.2)
     given = {k: v for k, v in given.items() if v is not None}
     return replace(base, **({'adam_lr': base.adam_lr*given['lr']/base.lr} if 'lr' in given else {}), **given)
 

@@ -11,7 +11,7 @@ from .params import command_line
 from .run import (finish, load_data, show_accuracy, show_confusion, show_curves, show_examples, show_model, show_wrong,
                                start, train)
 
-# %% ../nbs/03_train.ipynb #3d65e7aa
+# %% ../nbs/03_train.ipynb #0ace7ffd
 nepochs = 2            # passes over the training images: 2 is a quick look, 40 the real thing
 dataset = 'cifar10'    # 'cifar10'; 'shapes10', drawn shapes that need no download; 'auto': cifar10 where it can be had, else shapes10
 data_dir = None        # the folder or archive that holds CIFAR-10; None: the environment's CIFAR10_DATA, else data/ or a download
@@ -20,8 +20,8 @@ valid_size = 0         # training images to set aside, always the same; the curv
 subset = 0             # of the rest, images to train on, always the same; 0: all
 model = 'cnn'          # the network: 'cnn', 2,396,330 parameters; 'fast', fewer and quicker; or your own function of the number of classes
 batch_size = None      # images a step; None, here and below: the recipe's, by network and number of epochs
-lr = None              # the learning rate's peak, of the filters; the schedule goes up to it and down to 0
-wd = None              # weight decay
+lr = None              # the learning rate's peak, of the filters (Muon); all other weights' (AdamW) keeps its proportion to it
+wd = None              # weight decay, of linear layers
 label_smoothing = None  # part of the truth that the training gives to all classes, 0 to 1
 shift = None           # pixels by which training images are shifted at most, in each direction
 cutout = None          # pixels of the square that is hidden in each training image; 0: none
