@@ -6,13 +6,14 @@
 __all__ = ['SHAPES_SIZES', 'Data', 'shapes10', 'cifar10', 'get_data', 'stratified', 'split', 'channel_stats', 'normalise',
            'flip_shift', 'cutout', 'Batches', 'DataLoaders', 'get_dls']
 
-# %% ../nbs/01_data.ipynb #ef07a736
+# %% ../nbs/01_data.ipynb #4ff0e270
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import resize
 
 from .core import UserError, in_root
 from .fetch import CLASSES, OFFICIAL, Arrays, get_cifar10
@@ -165,7 +166,7 @@ def cutout(
     rows, cols = span(x.shape[2], y0), span(x.shape[3], x0)
     return x.masked_fill((rows[:, :, None] & cols[:, None, :])[:, None], 0.)
 
-# %% ../nbs/01_data.ipynb #68253c0f
+# %% ../nbs/01_data.ipynb #235718e3
 class Batches:
     "Batches of a set that is on the device; shuffled and augmented where a generator is given."
     def __init__(self,
@@ -179,11 +180,17 @@ class Batches:
         cut: int = 0                      # size of the square that `cutout` hides; 0: none
     ):
         self.x, self.y, self.batch_size, self.g, self.shift, self.cut = x, y, batch_size, g, shift, cut
+        self.sizes = {None: x}            # what `resize` has made
         self.mean, self.std = mean.to(x.device), std.to(x.device)
         self.epoch = 0                    # how often it was gone through
         self.flips = torch.rand(len(x), generator=g, device=x.device) < .5 if g else None
 
     def __len__(self) -> int: return -(-len(self.x)//self.batch_size)
+
+    def resize(self, size: int|None):
+        "From now on give images of `size`×`size` pixels, antialiased; None: as they were."
+        if size not in self.sizes: self.sizes[size] = resize(self.sizes[None].cpu(), [size, size]).to(self.x.device, memory_format=torch.channels_last)
+        self.x = self.sizes[size]
 
     def _augmented(self, i: Tensor) -> Tensor:
         "Images `i`, normalised floats, flipped, shifted and cut."
@@ -201,12 +208,12 @@ class Batches:
             yield xb.contiguous(memory_format=torch.channels_last), self.y[i]
         self.epoch += 1
 
-# %% ../nbs/01_data.ipynb #7d857d7a
+# %% ../nbs/01_data.ipynb #0558f201
 @dataclass
 class DataLoaders:
     "The batches of a run."
     train: Batches             # shuffled, augmented
-    train_plain: Batches       # the same images in order, as they are
+    train_plain: Batches       # the first 10,000 of the same images, in order, as they are
     test: Batches
     valid: Batches|None = None
 
@@ -222,5 +229,5 @@ def get_dls(
     data, (mean, std) = data.to(device), channel_stats(data.train_x)
     g = torch.Generator(device).manual_seed(seed)
     plain = lambda x, y: Batches(x, y, 500, mean, std)
-    return DataLoaders(Batches(data.train_x, data.train_y, batch_size, mean, std, g, shift, cut), plain(data.train_x, data.train_y),
+    return DataLoaders(Batches(data.train_x, data.train_y, batch_size, mean, std, g, shift, cut), plain(data.train_x[:10_000], data.train_y[:10_000]),
                        plain(data.test_x, data.test_y), None if data.valid_x is None else plain(data.valid_x, data.valid_y))

@@ -54,7 +54,7 @@ def whitening(
     order = variance.argsort(descending=True)[:n]
     return (directions[:, order]/(variance[order] + eps).sqrt()).T.reshape(n, x.shape[1], size, size).to(x)
 
-# %% ../nbs/02_model.ipynb #68a4e21b
+# %% ../nbs/02_model.ipynb #5b67059a
 class Fast(nn.Module):
     "N×3×32×32 normalised images to N×`n_classes` scores; other sizes from 16×16 up will do. Call `whiten` before training."
     def __init__(self, n_classes: int = 10, widths: tuple = (24, 96, 192), directions: int = 12):
@@ -68,11 +68,11 @@ class Fast(nn.Module):
 
     @staticmethod
     def half(ni: int, nf: int, *pool: nn.Module) -> list[nn.Module]:
-        "conv–(pool)–BN–ReLU."
-        conv, norm = nn.Conv2d(ni, nf, 3, padding=1, bias=False), nn.BatchNorm2d(nf, momentum=.4)
+        "conv–(pool)–BN–hardswish."
+        conv, norm = nn.Conv2d(ni, nf, 3, padding=1, bias=False), nn.BatchNorm2d(nf)
         nn.init.dirac_(conv.weight[:ni])
         norm.weight.requires_grad_(False)
-        return [conv, *pool, norm, nn.ReLU(inplace=True)]
+        return [conv, *pool, norm, nn.Hardswish()]
 
     def whiten(self, x: Tensor):
         "Compute the first layer from images, normalised, float N×3×32×32; a few thousand are plenty."

@@ -234,10 +234,10 @@ def show_curves(run: Run) -> Figure:
     "Loss and accuracy by epoch, as model_losses.png."
     return save_figure(run, plot_history(run.learn.history, run.data.title), 'model_losses.png')
 
-# %% ../nbs/02e_run.ipynb #8da7bad3
+# %% ../nbs/02e_run.ipynb #297b14c1
 @step
 def show_accuracy(run: Run):
-    "Accuracy on the training set (as it is: no shifting, no dropout), the validation set if there is one, and the test set."
+    "Accuracy on 10,000 training images (as they are: no shifting, no dropout), the validation set if there is one, and the test set."
     dls = run.learn.dls
     run.train_preds, run.valid_preds, run.preds = (b and Predictions.from_scores(*run.learn.predict(b)) for b in (dls.train_plain, dls.valid, dls.test))
     for name, p in (('training', run.train_preds), ('validation', run.valid_preds), ('test', run.preds)):

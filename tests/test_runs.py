@@ -36,10 +36,21 @@ def test_papermill_gives_the_same_numbers_from_any_folder(trained, project):
     assert not [o for c in cells for o in c['outputs'] if o['output_type'] == 'error' or o.get('name') == 'stderr']
 
 
+def test_fast_network_with_its_extra_figure(project):
+    done = project.train('--dataset', 'shapes10', '--model', 'fast', '--nepochs', '1', '--subset', '4000', '--tta', 'true', '--label_smoothing', 'None', '--batch_size', '100')
+    assert done.returncode == 0, done.stderr
+    m = project.metrics()
+    assert (m['status'], m['model'], m['parameters']['label_smoothing'], m['recipe']['batch_size']) == ('complete', 'fast', None, 100)
+    assert m['test_accuracy'] > .2 and m['tta_accuracy'] > .2 and m['n_parameters'] <= 2_500_000
+    assert abs(m['images_per_second']*m['seconds'] - 4000) < 1
+    log = project.files()['model_log.txt'].decode()
+    assert f"{m['macs']:,}" in log and f"another figure: {m['tta_accuracy']:.2%}" in log
+
+
 @pytest.mark.parametrize('args, says', [
     (['--nepoch', '3'], "there is no parameter 'nepoch': did you mean nepochs?"),
     (['--nepochs', 'many'], "nepochs must be a whole number from 1 to 10000, not 'many'"),
-    (['--lr', 'nan'], "lr must be a number above 0, at most 100, not 'nan'"),
+    (['--lr', 'nan'], "lr must be a number above 0, at most 100, or None (the recipe's), not 'nan'"),
     (['--dataset', 'shapes10', '--output_dir', 'settings.ini'], 'is a file'),
     (['--dataset', 'cifar10'], "train on dataset='shapes10'"),
     (['--dataset', 'cifar10', '--data_dir', 'nowhere'], 'does not exist')])
