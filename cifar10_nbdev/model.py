@@ -54,7 +54,7 @@ def whitening(
     order = variance.argsort(descending=True)[:n]
     return (directions[:, order]/(variance[order] + eps).sqrt()).T.reshape(n, x.shape[1], size, size).to(x)
 
-# %% ../nbs/02_model.ipynb #5b67059a
+# %% ../nbs/02_model.ipynb #e45cb735
 class Fast(nn.Module):
     "N×3×32×32 normalised images to N×`n_classes` scores; other sizes from 16×16 up will do. Call `whiten` before training."
     def __init__(self, n_classes: int = 10, widths: tuple = (24, 96, 192), directions: int = 12):
@@ -81,7 +81,7 @@ class Fast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         "Scores of a batch of images."
-        return self.head(self.features(F.relu(self.stem(x))).amax((2, 3)))/3
+        return self.head(self.features(F.relu(self.stem(x))).mean((2, 3)))/3
 
 # %% ../nbs/02_model.ipynb #6b09967c
 MODELS = dict(cnn=CNN, fast=Fast)
