@@ -3,7 +3,7 @@
 Each script is run as its users would run it, as a process, for 1 epoch and for 2: the difference is an epoch's seconds, evaluation included, and what is left of the first is the start-up. Lines are those of the script that
 are neither empty nor a docstring. All read a folder of PNGs, as `ImageFolder` and fastai do; ours keeps it decoded from its first run on, which is made before and timed on its own.
 """
-import argparse, os, subprocess, sys, tempfile, time
+import argparse, subprocess, sys, tempfile, time
 from pathlib import Path
 
 from PIL import Image

@@ -1,13 +1,13 @@
 """Where a training step's time goes, and how near it comes to what the cores can do. `python benchmarks/step.py`
 
 Medians over the steps of some seconds, on shapes10 (the pixels do not matter), in the recipe's batches. The peak is the best of twenty products of two 2048×2048 matrices; the multiply-adds of a step are three times those of
-the answers (answers, gradients of inputs, gradients of weights), less what a first layer spares that needs no gradients.
+the answers (answers, gradients of inputs, gradients of weights): a little too many, since a first layer needs no gradients of its inputs.
 """
 import platform, statistics, time
 
 import torch
 
-from cifar10_nbdev.core import keep_freed_memory, limit_threads, pick_device
+from cifar10_nbdev.core import keep_freed_memory, limit_threads
 from cifar10_nbdev.data import get_dls, shapes10
 from cifar10_nbdev.model import layer_table, make_model
 from cifar10_nbdev.recipe import make_learner, recipe
@@ -48,7 +48,7 @@ def step_times(name: str, data, n: int = 25) -> dict:
 
 
 def main():
-    keep_freed_memory(); limit_threads(); pick_device('cpu')
+    keep_freed_memory(); limit_threads()
     data = shapes10((10_000, 10))
     print(f'torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads\n')
     print('| network | batch | data | forward | backward | optimiser | images/s | billion multiply-adds/s | of the peak |\n|---|---|---|---|---|---|---|---|---|')

@@ -6,14 +6,13 @@
 __all__ = ['SHAPES_SIZES', 'Data', 'shapes10', 'cifar10', 'get_data', 'stratified', 'split', 'channel_stats', 'normalise',
            'flip_shift', 'cutout', 'Batches', 'DataLoaders', 'get_dls']
 
-# %% ../nbs/01_data.ipynb #4ff0e270
+# %% ../nbs/01_data.ipynb #bcb5c6e0
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import resize
 
 from .core import UserError, in_root
 from .fetch import CLASSES, OFFICIAL, Arrays, get_cifar10
@@ -166,7 +165,7 @@ def cutout(
     rows, cols = span(x.shape[2], y0), span(x.shape[3], x0)
     return x.masked_fill((rows[:, :, None] & cols[:, None, :])[:, None], 0.)
 
-# %% ../nbs/01_data.ipynb #235718e3
+# %% ../nbs/01_data.ipynb #1ceb1a48
 class Batches:
     "Batches of a set that is on the device; shuffled and augmented where a generator is given."
     def __init__(self,
@@ -180,17 +179,11 @@ class Batches:
         cut: int = 0                      # size of the square that `cutout` hides; 0: none
     ):
         self.x, self.y, self.batch_size, self.g, self.shift, self.cut = x, y, batch_size, g, shift, cut
-        self.sizes = {None: x}            # what `resize` has made
         self.mean, self.std = mean.to(x.device), std.to(x.device)
         self.epoch = 0                    # how often it was gone through
         self.flips = torch.rand(len(x), generator=g, device=x.device) < .5 if g else None
 
     def __len__(self) -> int: return -(-len(self.x)//self.batch_size)
-
-    def resize(self, size: int|None):
-        "From now on give images of `size`×`size` pixels, antialiased; None: as they were."
-        if size not in self.sizes: self.sizes[size] = resize(self.sizes[None].cpu(), [size, size]).to(self.x.device, memory_format=torch.channels_last)
-        self.x = self.sizes[size]
 
     def _augmented(self, i: Tensor) -> Tensor:
         "Images `i`, normalised floats, flipped, shifted and cut."
@@ -208,7 +201,7 @@ class Batches:
             yield xb.contiguous(memory_format=torch.channels_last), self.y[i]
         self.epoch += 1
 
-# %% ../nbs/01_data.ipynb #0558f201
+# %% ../nbs/01_data.ipynb #cdae4198
 @dataclass
 class DataLoaders:
     "The batches of a run."
@@ -223,7 +216,7 @@ def get_dls(
     device: torch.device|str = 'cpu',
     seed: int = 0,         # of shuffling and augmentation
     cut: int = 0,          # see `Batches`
-    shift: int = 2
+    shift: int = 2         # see `Batches`
 ) -> DataLoaders:
     "Batches of a data set on `device`, normalised by its training set's mean and deviation."
     data, (mean, std) = data.to(device), channel_stats(data.train_x)

@@ -170,7 +170,7 @@ def load_data(run: Run):
     run.say(f"{run.data.title}: {n_train:,} images to train on, {f'{n_valid:,} to validate on, ' if n_valid else ''}{n_test:,} to test on, from {run.data.source}; "
             f'fingerprint {run.data.fingerprint[:12]}')
 
-# %% ../nbs/02e_run.ipynb #a1298e01
+# %% ../nbs/02e_run.ipynb #fb8c76d2
 def save_figure(
     run: Run,
     fig: Figure,
@@ -191,12 +191,12 @@ def show_examples(run: Run) -> Figure:
 def show_model(run: Run):
     "Build the model from the run's seed, and print its layers."
     set_seed(run.p['seed'])
-    run.model = make_model(run.p['model'], len(run.data.classes)).to(run.device)
+    run.model = make_model(run.p['model'], len(run.data.classes))
     table, macs = layer_table(run.model)
     run.say(f'{run.model_name}:\n{table}')
     run.save(n_parameters=n_parameters(run.model), macs=macs)
 
-# %% ../nbs/02e_run.ipynb #6fd7b516
+# %% ../nbs/02e_run.ipynb #3a7631b9
 class Reporter(Callback):
     "Says and saves how the training goes."
     order = 10  # after the recorder
@@ -225,8 +225,7 @@ def train(run: Run):
     run.learn.fit(run.p['nepochs'])
     seconds, n = run.metrics['seconds'], run.p['nepochs']
     speed = n*run.metrics['n_train']/seconds
-    run.say(f"trained in {seconds:.1f} s, {seconds/n:.1f} s an epoch with its evaluation, {speed:,.0f} training images a second, "
-            f"{3*speed*run.metrics['macs']/1e9:.1f} billion multiply-adds a second")
+    run.say(f"trained in {seconds:.1f} s, {seconds/n:.1f} s an epoch with its evaluation, {speed:,.0f} training images a second")
     run.save(images_per_second=speed)
 
 @step
