@@ -109,7 +109,7 @@ def recipe(
     **given               # what is asked for; None leaves it open
 ) -> Recipe:
     "The recipe of a run. Where `lr` is given, AdamW's rate keeps its proportion to it."
-    base = Recipe(shift=4, cutout=8) if nepochs >= 20 else Recipe()
+    base = Recipe(shift=4, cutout=8, wd=.05) if nepochs >= 20 else Recipe()
     if model == 'fast': base = replace(base, batch_size=250, lr=.1, adam_lr=.015, momentum=.6, hold=True, warm=.1, label_smoothing=.2)
     given = {k: v for k, v in given.items() if v is not None}
     return replace(base, **({'adam_lr': base.adam_lr*given['lr']/base.lr} if 'lr' in given else {}), **given)
