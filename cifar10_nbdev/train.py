@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['nepochs', 'dataset', 'data_dir', 'output_dir', 'valid_size', 'subset', 'model', 'batch_size', 'lr', 'wd',
-           'label_smoothing', 'shift', 'cutout', 'tta', 'precision', 'compile', 'seed', 'device', 'verbose', 'main']
+           'label_smoothing', 'shift', 'cutout', 'tta', 'precision', 'compile', 'seed', 'device', 'resume', 'verbose',
+           'main']
 
 # %% ../nbs/03_train.ipynb #8b2950b0
 from .params import command_line
-from .run import (finish, load_data, show_accuracy, show_confusion, show_curves, show_examples, show_model, show_wrong,
+from .run import (begin, finish, load_data, show_accuracy, show_confusion, show_curves, show_examples, show_model, show_wrong,
                                start, train)
 
 # %% ../nbs/03_train.ipynb #0ace7ffd
@@ -30,6 +31,7 @@ precision = 'auto'     # 'float32', 'bfloat16', 'float16'; 'auto': what the devi
 compile = False        # let torch.compile make the network quicker; takes a minute first, and a C compiler
 seed = 0               # of weights, order, augmentation and dropout; the same seed on the same device gives the same numbers
 device = 'auto'        # 'auto': a GPU where there is one; or 'cpu', 'cuda', 'cuda:1', 'mps'
+resume = None          # continue an unfinished run of the same parameters: 'auto'; True, or fail; False, never; None: 'auto', but False in a live notebook
 verbose = 1            # 0: errors and warnings, 1: a line an epoch, 2: also each tenth of an epoch
 
 # %% ../nbs/03_train.ipynb #44ae9993
@@ -37,4 +39,5 @@ verbose = 1            # 0: errors and warnings, 1: a line an epoch, 2: also eac
 def main(**parameters):
     "Train a CNN on CIFAR-10; figures, log and metrics go to output_dir."
     run = start(parameters)
-    for step in (load_data, show_examples, show_model, train, show_curves, show_accuracy, show_confusion, show_wrong, finish): step(run)
+    for step in (load_data, begin, show_examples, show_model, train, show_curves, show_accuracy, show_confusion, show_wrong, finish): step(run)
+    return 130 if run.metrics['status'] == 'interrupted' else 0

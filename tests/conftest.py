@@ -1,5 +1,5 @@
 "A copy of the project for each test that runs it as a whole, so that no test touches output/ or data/."
-import json, os, shutil, subprocess, sys
+import json, os, shutil, subprocess, sys, time
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,29 @@ class Project:
         shutil.copytree(ROOT/'docs', root/'docs')
         self.out.mkdir()
 
-    def __call__(self, *args: str, cwd: str = '.', **env: str) -> subprocess.CompletedProcess:
-        "Run a program with this project's code, no data and no network."
+    def env(self, **env: str) -> dict:
+        "This project's code, no data and no network."
         env = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'PYTHONPATH': str(self.root), 'http_proxy': DEAD, 'https_proxy': DEAD, 'no_proxy': '', 'CIFAR10_DATA': '', **env}
+        if 'PYTEST_XDIST_WORKER' in os.environ: env.setdefault('OMP_NUM_THREADS', '1')   # several tests at a time
         env.pop('IN_TEST', None)
-        return subprocess.run(args, cwd=self.root/cwd, env=env, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
+        return env
+
+    def __call__(self, *args: str, cwd: str = '.', **env: str) -> subprocess.CompletedProcess:
+        "Run a program to its end."
+        return subprocess.run(args, cwd=self.root/cwd, env=self.env(**env), capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
+
+    def begin(self, *args: str) -> subprocess.Popen:
+        "Start a program; what it says goes to a file."
+        with open(self.root/'said.txt', 'w') as said: return subprocess.Popen(args, cwd=self.root, env=self.env(), stdout=said, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+
+    def wait_for(self, text: str, seconds: float = 120) -> str:
+        "Wait until what was started has said something."
+        for _ in range(int(seconds*20)):
+            if text in (said := (self.root/'said.txt').read_text()): return said
+            time.sleep(.05)
+        raise AssertionError(f'{text!r} was not said in {seconds} s: {said}')
+
+    def check(self, folder: str = 'output') -> subprocess.CompletedProcess: return self(sys.executable, '-m', 'cifar10_nbdev.check', folder)
 
     def train(self, *args: str, **kwargs) -> subprocess.CompletedProcess: return self(sys.executable, '-m', 'cifar10_nbdev.train', *args, **kwargs)
 
@@ -33,6 +51,9 @@ class Project:
     def files(self, folder: str = 'output') -> dict:
         "Every file below a folder, and its content."
         return {str(f.relative_to(self.root/folder)): f.read_bytes() for f in sorted((self.root/folder).rglob('*')) if f.is_file()}
+
+
+def pytest_addoption(parser): parser.addoption('--long', action='store_true', help='as often as the lab log says, not as often as CI has time for')
 
 
 @pytest.fixture
