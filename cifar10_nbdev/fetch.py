@@ -201,7 +201,7 @@ def open_url(
     answers = queue.Queue()
     def ask():
         headers = {'User-Agent': 'cifar10_nbdev', **({'Range': f'bytes={start}-'} if start else {})}
-        try: answers.put(urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=silence))   # nosec B310: our addresses or the user's own, and the content is verified
+        try: answers.put(urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=silence))   # our address or the user's own; what it sends is verified  # nosec B310
         except Exception as e: answers.put(e)
     threading.Thread(target=ask, daemon=True).start()
     try: got = answers.get(timeout=answer)

@@ -6,7 +6,7 @@
 __all__ = ['VERSIONS', 'OURS', 'LOCK_WAIT', 'git_commit', 'device_name', 'now', 'Run', 'set_aside', 'step', 'live', 'start',
            'framed', 'load_data', 'unfinished', 'begin', 'save_figure', 'show_examples', 'show_model', 'Reporter',
            'Stop', 'stopping', 'weights_sha256', 'train', 'show_curves', 'keep_report', 'show_accuracy',
-           'show_confusion', 'show_wrong', 'finish']
+           'show_confusion', 'show_wrong', 'finish', 'run_through']
 
 # %% ../nbs/02e_run.ipynb #a81498ce
 import atexit, functools, hashlib, io, json, os, platform, re, shutil, signal, subprocess, sys, tempfile, textwrap, time
@@ -393,3 +393,13 @@ def finish(run: Run):
     keep_report(run)
     run.save(status='complete' if n == wanted else 'interrupted')
     run.release()
+
+# %% ../nbs/02e_run.ipynb #b8d751b0
+def run_through(
+    parameters: dict,
+    *steps: Callable
+) -> int:  # the exit code: 0, or 130 where the training was stopped by hand
+    "A run from its start through all steps."
+    run = start(parameters)
+    for f in steps: f(run)
+    return 130 if run.metrics['status'] == 'interrupted' else 0

@@ -9,7 +9,7 @@ __all__ = ['nepochs', 'dataset', 'data_dir', 'output_dir', 'valid_size', 'subset
 
 # %% ../nbs/03_train.ipynb #8b2950b0
 from .params import command_line
-from .run import (begin, finish, load_data, show_accuracy, show_confusion, show_curves, show_examples, show_model, show_wrong,
+from .run import (begin, finish, load_data, run_through, show_accuracy, show_confusion, show_curves, show_examples, show_model, show_wrong,
                                start, train)
 
 # %% ../nbs/03_train.ipynb #0ace7ffd
@@ -38,6 +38,4 @@ verbose = 1            # 0: errors and warnings, 1: a line an epoch, 2: also eac
 @command_line(globals())
 def main(**parameters):
     "Train a CNN on CIFAR-10; figures, log and metrics go to output_dir."
-    run = start(parameters)
-    for step in (load_data, begin, show_examples, show_model, train, show_curves, show_accuracy, show_confusion, show_wrong, finish): step(run)
-    return 130 if run.metrics['status'] == 'interrupted' else 0
+    return run_through(parameters, load_data, begin, show_examples, show_model, train, show_curves, show_accuracy, show_confusion, show_wrong, finish)

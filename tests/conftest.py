@@ -6,6 +6,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DEAD = 'http://127.0.0.1:9'   # a proxy where nobody listens: the network is dead, at once
+SECRET = 'sesame-8c1f'        # in every environment below, and in no file that a run leaves
 
 
 class Project:
@@ -19,7 +20,7 @@ class Project:
 
     def env(self, **env: str) -> dict:
         "This project's code, no data and no network."
-        env = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'PYTHONPATH': str(self.root), 'http_proxy': DEAD, 'https_proxy': DEAD, 'no_proxy': '', 'CIFAR10_DATA': '', **env}
+        env = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'PYTHONPATH': str(self.root), 'http_proxy': DEAD, 'https_proxy': DEAD, 'no_proxy': '', 'CIFAR10_DATA': '', 'AWS_SECRET_ACCESS_KEY': SECRET, **env}
         if 'PYTEST_XDIST_WORKER' in os.environ: env.setdefault('OMP_NUM_THREADS', '1')   # several tests at a time
         env.pop('IN_TEST', None)
         return env

@@ -3,7 +3,9 @@ import json, os, sys
 
 import pytest
 
-FILES = {'metrics.json', 'model_log.txt', 'training_example_images.png', 'model_losses.png', 'confusion_matrix.png', 'wrong_examples.png'}
+from conftest import SECRET
+
+FILES = {'metrics.json', 'model_log.txt', 'checkpoint.safetensors', '.lock', 'training_example_images.png', 'model_losses.png', 'confusion_matrix.png', 'wrong_examples.png'}
 
 
 def numbers(metrics): return [{k: v for k, v in row.items() if k != 'seconds'} for row in metrics['history']]
@@ -25,10 +27,11 @@ def test_papermill_gives_the_same_numbers_from_any_folder(trained, project):
     done = project.papermill('-p', 'dataset', 'shapes10', '-p', 'nepochs', '1', '-p', 'seed', '5', '-p', 'batch_size', '100',
                              notebook='03_train.ipynb', out='../output/run.ipynb', cwd='nbs')
     assert done.returncode == 0, done.stderr
-    assert set(project.files()) == FILES | {'run.ipynb'}          # output/ is the project's, though papermill was called in nbs/
+    assert set(project.files()) == FILES | {'run.ipynb', 'report.ipynb'}          # output/ is the project's, though papermill was called in nbs/
     a, b = trained.metrics(), project.metrics()
     assert numbers(a) == numbers(b)
     assert [a[k] for k in ('train_accuracy', 'test_accuracy', 'confusion')] == [b[k] for k in ('train_accuracy', 'test_accuracy', 'confusion')]
+    for name, content in {**trained.files(), **project.files()}.items(): assert SECRET.encode() not in content, name      # which both environments held
     assert 'epoch 1/1: training loss' in done.stderr               # papermill --log-output shows the line in the terminal
     cells = [c for c in json.loads(project.files()['run.ipynb'])['cells'] if c['cell_type'] == 'code']
     pictures = [o for c in cells for o in c['outputs'] if 'image/png' in o.get('data', {})]

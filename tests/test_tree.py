@@ -40,6 +40,12 @@ def test_report_has_no_outputs_and_stays_short():
     assert all(len(c['source']) <= 6 for c in code if 'tags' not in c['metadata'])
 
 
+def test_jupyter_keeps_its_token():
+    for name in ('Dockerfile', 'Makefile'):
+        text = (ROOT/name).read_text().lower()
+        assert 'jupyter' in text and not [word for word in ('token', 'password', 'disable_check_xsrf', 'allow_origin') if word in text.replace('with its token', '')], name
+
+
 def test_no_data_is_committed():
     listed = subprocess.run(['git', '-C', ROOT, 'ls-files'], capture_output=True, text=True)
     files = listed.stdout.split() if listed.returncode == 0 else [str(f.relative_to(ROOT)) for f in ROOT.glob('nbs/**/*')]
