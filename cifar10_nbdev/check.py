@@ -11,8 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .checkpoint import unseal
 from .core import UserError, in_root
+from .folder import unseal
 
 # %% ../nbs/02f_check.ipynb #69f3f2a8
 def problems(

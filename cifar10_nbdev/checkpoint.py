@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EMPTY', 'ANYWHERE', 'pack', 'unpack', 'state_of', 'restore', 'Checkpointer', 'model_digest', 'identity',
-           'differences', 'seal', 'unseal']
+           'differences']
 
 # %% ../nbs/02c_checkpoint.ipynb #8439dca6
-import hashlib, inspect, json, math, random, re
+import hashlib, inspect, json, random, re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -140,28 +140,3 @@ def differences(
     pa, pb = (i.get('parameters', {}) for i in (a, b))
     return [*(f'{k} ({pa.get(k)!r}, now {pb.get(k)!r})' for k in {**pa, **pb} if pa.get(k) != pb.get(k)),
             *(f'the {k}' for k in ('data', 'network', 'version') if a.get(k) != b.get(k))]
-
-# %% ../nbs/02c_checkpoint.ipynb #20df2ec7
-def _render(record: dict) -> str:
-    "JSON, a key a line, and a row of counts a line."
-    plain = lambda v: {k: plain(x) for k, x in v.items()} if isinstance(v, dict) else [plain(x) for x in v] if isinstance(v, (list, tuple)) else \
-        None if isinstance(v, float) and not math.isfinite(v) else v
-    return re.sub(r'\[[\s\d,]+\]', lambda m: re.sub(r'\s+', ' ', m[0]), json.dumps(plain(record), indent=1)) + '\n'
-
-def seal(
-    record: dict  # without the key `sha256`
-) -> str:
-    "A record as text, with the digest of the rest as its last key."
-    return _render({**record, 'sha256': hashlib.sha256(_render(record).encode()).hexdigest()})
-
-def unseal(
-    text: str|bytes,
-    name: str = 'the record'  # for the error
-) -> dict:
-    "A record from its text, without the digest. Raises `UserError` where a letter of it is not what it was."
-    try:
-        record = json.loads(text)
-        record.pop('sha256')
-        if seal(record) != (text if isinstance(text, str) else text.decode()): raise ValueError('its SHA-256 is another')
-        return record
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e: raise UserError(f'{name} is damaged, or not of a run: {e}') from e
