@@ -25,7 +25,7 @@ import cifar10_nbdev
 from .checkpoint import Checkpointer, differences, identity, restore, unpack
 from .core import UserError, in_root, is_project, keep_freed_memory, limit_threads, pick_device, project_root, set_seed
 from .data import SHAPES_SIZES, get_data, get_dls, split
-from .folder import OURS, Folder, copy_report, copy_report_at_exit, seal, unseal
+from .folder import OURS, Folder, copy_at_exit, executed_notebook, seal, unseal
 from .interpret import Predictions, plot_confusion, plot_examples, plot_history, plot_wrong
 from .learner import Callback, CancelFit, FiniteLoss, Learner, mirror_shift
 from .model import layer_table, make_model, n_parameters
@@ -157,7 +157,7 @@ def load_data(run: Run):
     run.say(f"{run.data.title}: {n_train:,} images to train on, {f'{n_valid:,} to validate on, ' if n_valid else ''}{n_test:,} to test on, from {run.data.source}; "
             f'fingerprint {run.data.fingerprint[:12]}')
 
-# %% ../nbs/02e_run.ipynb #1fba3804
+# %% ../nbs/02e_run.ipynb #3642e9a1
 def old_log(
     out: Path  # a run's folder
 ) -> list[str]:
@@ -180,6 +180,7 @@ def unfinished(
     other = differences(info['identity'], run.identity)
     return f'it is another run, by {", ".join(other)}' if other else (tensors, info)
 
+# %% ../nbs/02e_run.ipynb #619eae5e
 @step
 def begin(run: Run):
     "Build the network from the run's seed; then the output folder is this run's. Raises `UserError` where that cannot be."
@@ -333,10 +334,10 @@ def finish(run: Run):
     n, wanted = run.learn.epoch, run.p['nepochs']
     run.say(f"{run.data.title}: test accuracy {run.preds.accuracy:.2%} after {n} epoch{'s'*(n != 1)}{'' if n == wanted else f' and a part, of {wanted}'} in "
             f"{run.metrics['seconds']:.1f} s of training; everything is in {run.out}")
-    reported = 'ipykernel' in sys.modules and copy_report(run.out, run.born)
-    if reported: run.folder.files['report.ipynb'] = None
+    book = executed_notebook(run.out, run.born) if 'ipykernel' in sys.modules else None
+    if book: run.folder.write('report.ipynb', book); run.folder.files['report.ipynb'] = None   # it will change once more
     run.save(status='complete' if n == wanted else 'interrupted')
-    if reported: copy_report_at_exit(run.out, run.born)
+    if book: copy_at_exit(run.out, run.born)
     run.folder.release()
 
 # %% ../nbs/02e_run.ipynb #b8d751b0
