@@ -5,6 +5,8 @@ VENV   ?= .venv
 TORCH  ?=
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.cifar10_nbdev
+# the report as one page that needs nothing else, code folded: the template in docs/report
+REPORT = --template report --TemplateExporter.extra_template_basedirs=docs --HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= --HTMLExporter.jquery_url=
 TORCH_PAIR = $(shell grep -E '^torch(vision)?==' requirements.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -29,6 +31,7 @@ $(STAMP): requirements.txt settings.ini setup.py
 
 train: $(STAMP)
 	IPYTHONDIR=$(abspath $(VENV))/ipython $(BIN)/papermill nbs/03_train.ipynb output/run.ipynb --no-progress-bar -p dataset auto $(if $(NEPOCHS),-p nepochs $(NEPOCHS)) $(PARAMS)
+	$(BIN)/jupyter nbconvert output/run.ipynb --to html --output run.html --log-level WARN $(REPORT)
 
 test: $(STAMP)
 	$(BIN)/nbdev_test --n_workers 1

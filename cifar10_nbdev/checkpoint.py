@@ -107,7 +107,7 @@ class Checkpointer(Callback):
         except OSError as e: raise UserError(f'{self.path} cannot be written ({e.strerror or e}): free or change the folder (output_dir); the checkpoint before it is whole') from e
 
 # %% ../nbs/02c_checkpoint.ipynb #debee76a
-ANYWHERE = 'output_dir', 'data_dir', 'verbose', 'resume'   # parameters that do not change what is computed
+ANYWHERE = 'output_dir', 'data_dir', 'verbose', 'resume', 'price_per_hour'   # parameters that do not change what is computed
 
 def model_digest(
     model: nn.Module,

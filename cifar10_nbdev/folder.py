@@ -40,7 +40,8 @@ def unseal(
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e: raise UserError(f'{name} is damaged, or not of a run: {e}') from e
 
 # %% ../nbs/00d_folder.ipynb #60f8cabc
-OURS = ('metrics.json', 'model_log.txt', 'checkpoint.safetensors', 'training_example_images.png', 'model_losses.png', 'confusion_matrix.png', 'wrong_examples.png', 'report.ipynb')
+OURS = ('metrics.json', 'model_log.txt', 'checkpoint.safetensors', 'history.csv', 'predictions.csv', 'report.ipynb', 'training_example_images.png', 'model_losses.png', 'model_losses.svg',
+        'confusion_matrix.png', 'class_accuracy.png', 'wrong_examples.png', 'surest_wrong_examples.png', 'reliability.png', 'reliability.svg')
 
 def set_aside(
     out: Path  # a run's folder

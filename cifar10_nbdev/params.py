@@ -46,6 +46,7 @@ SPECS = dict(
     seed       = Spec(int, lambda v: 0 <= v < 2**32, 'a whole number from 0 to 4294967295'),
     device     = Spec(str, lambda v: re.fullmatch(r'auto|cpu|mps|cuda(:\d+)?', v), "'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'"),
     resume     = Spec(bool, allowed="'auto', True, False, or None ('auto', but False in a live notebook)", optional=True, words=('auto',)),
+    price_per_hour = Spec(float, lambda v: 0 <= v < 1e6, 'a number from 0, or None', optional=True),
     verbose    = Spec(int, lambda v: v in (0, 1, 2), '0, 1 or 2'))
 
 # %% ../nbs/00a_params.ipynb #9f468375

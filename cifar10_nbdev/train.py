@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['nepochs', 'dataset', 'data_dir', 'output_dir', 'valid_size', 'subset', 'model', 'batch_size', 'lr', 'wd',
-           'label_smoothing', 'shift', 'cutout', 'tta', 'precision', 'compile', 'seed', 'device', 'resume', 'verbose',
-           'main']
+           'label_smoothing', 'shift', 'cutout', 'tta', 'precision', 'compile', 'seed', 'device', 'resume',
+           'price_per_hour', 'verbose', 'main']
 
 # %% ../nbs/03_train.ipynb #8b2950b0
 from .params import command_line
-from .run import (begin, finish, load_data, run_through, show_accuracy, show_confusion, show_curves, show_examples, show_model, show_wrong,
-                               start, train)
+from .run import (begin, finish, load_data, run_through, show_accuracy, show_calibration, show_classes, show_confusion, show_curves, show_examples,
+                               show_model, show_summary, show_surest_wrong, show_wrong, start, train)
 
 # %% ../nbs/03_train.ipynb #0ace7ffd
 nepochs = 2            # passes over the training images: 2 is a quick look, 40 the real thing
@@ -32,10 +32,11 @@ compile = False        # let torch.compile make the network quicker; takes a min
 seed = 0               # of weights, order, augmentation and dropout; the same seed on the same device gives the same numbers
 device = 'auto'        # 'auto': a GPU where there is one; or 'cpu', 'cuda', 'cuda:1', 'mps'
 resume = None          # continue an unfinished run of the same parameters: 'auto'; True, or fail; False, never; None: 'auto', but False in a live notebook
+price_per_hour = None  # what the machine costs; the report then says what the run cost
 verbose = 1            # 0: errors and warnings, 1: a line an epoch, 2: also each tenth of an epoch
 
 # %% ../nbs/03_train.ipynb #44ae9993
 @command_line(globals())
 def main(**parameters):
     "Train a CNN on CIFAR-10; figures, log and metrics go to output_dir."
-    return run_through(parameters, load_data, begin, show_examples, show_model, train, show_curves, show_accuracy, show_confusion, show_wrong, finish)
+    return run_through(parameters, load_data, begin, show_summary, show_examples, show_model, train, show_curves, show_accuracy, show_classes, show_confusion, show_surest_wrong, show_wrong, show_calibration, finish)

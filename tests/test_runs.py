@@ -5,7 +5,8 @@ import pytest
 
 from conftest import SECRET
 
-FILES = {'metrics.json', 'model_log.txt', 'checkpoint.safetensors', '.lock', 'training_example_images.png', 'model_losses.png', 'confusion_matrix.png', 'wrong_examples.png'}
+FILES = {'metrics.json', 'model_log.txt', 'checkpoint.safetensors', '.lock', 'history.csv', 'predictions.csv', 'training_example_images.png', 'model_losses.png', 'model_losses.svg', 'class_accuracy.png',
+         'confusion_matrix.png', 'wrong_examples.png', 'surest_wrong_examples.png', 'reliability.png', 'reliability.svg'}
 
 
 def numbers(metrics): return [{k: v for k, v in row.items() if k != 'seconds'} for row in metrics['history']]
@@ -35,7 +36,11 @@ def test_papermill_gives_the_same_numbers_from_any_folder(trained, project):
     assert 'epoch 1/1: training loss' in done.stderr               # papermill --log-output shows the line in the terminal
     cells = [c for c in json.loads(project.files()['run.ipynb'])['cells'] if c['cell_type'] == 'code']
     pictures = [o for c in cells for o in c['outputs'] if 'image/png' in o.get('data', {})]
-    assert len(pictures) == 4
+    assert len(pictures) == 7
+    [top] = [o['data']['text/markdown'] for c in cells for o in c['outputs'] if 'text/markdown' in o.get('data', {})]
+    top = ''.join(top)
+    assert top.startswith('**shapes10 (generated shapes, not CIFAR-10): test accuracy') and '| epochs | 1 |' in top     # the result went up into the table
+    assert all(len(c['outputs']) <= 1 for c in cells)               # one entry a cell: no debris
     assert not [o for c in cells for o in c['outputs'] if o['output_type'] == 'error' or o.get('name') == 'stderr']
 
 
