@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make train` (NEPOCHS=40 PARAMS="-p lr 1e-3") and `make test`.
-# The others: setup, lab, test-long, bench (TARGET=90 SEEDS=3), bench-peers, audit, readme, lock, clean. TORCH=cpu takes torch's CPU build, VENV=path another environment.
+# The others: setup, lab (LAB="--port 8889"), test-long, bench (TARGET=90 SEEDS=3), bench-peers, audit, readme, lock, clean. TORCH=cpu takes torch's CPU build, VENV=path another environment.
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?=
@@ -42,7 +42,7 @@ test-long: $(STAMP)
 	$(BIN)/python -m pytest -q tests/test_survive.py --long
 
 lab: $(STAMP)
-	$(BIN)/jupyter lab nbs/03_train.ipynb
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/03_train.ipynb $(LAB)
 
 # minutes to hours: see benchmarks/train.py; the data comes from CIFAR10_DATA or data/
 bench: $(STAMP)

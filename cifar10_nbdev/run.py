@@ -300,7 +300,8 @@ class Progress(Callback):
     def __init__(self, run: Run): self.run, self.live, self.figure = run, live(), None
 
     def before_fit(self, learn: Learner):
-        "The bar begins where the training does."
+        "The bar begins where the training does, below the place for the curves."
+        if self.live: self.figure = board('*The curves appear here after the first epoch.*')
         shown = self.run.p['verbose'] and (self.live or sys.stdout.isatty())
         self.bar = tqdm(total=learn.nepochs*len(learn.dls.train), initial=learn.step, file=sys.stdout, leave=False, unit='step', disable=not shown, mininterval=.5)
 
@@ -310,10 +311,7 @@ class Progress(Callback):
 
     def after_epoch(self, learn: Learner):
         "The curves so far."
-        if not self.live: return
-        fig = plot_history(learn.history, self.run.data.title)
-        if self.figure: self.figure(fig)
-        else: self.figure = board(fig)
+        if self.live: self.figure(plot_history(learn.history, self.run.data.title))
 
     def after_fit(self, learn: Learner):
         "The bar goes."
