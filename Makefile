@@ -31,7 +31,7 @@ $(STAMP): requirements.txt settings.ini setup.py
 
 train: $(STAMP)
 	IPYTHONDIR=$(abspath $(VENV))/ipython $(BIN)/papermill nbs/03_train.ipynb output/run.ipynb --no-progress-bar -p dataset auto $(if $(NEPOCHS),-p nepochs $(NEPOCHS)) $(PARAMS)
-	$(BIN)/jupyter nbconvert output/run.ipynb --to html --output run.html --log-level WARN $(REPORT)
+	$(BIN)/jupyter nbconvert output/run.ipynb --to html --output run.html --log-level ERROR $(REPORT)
 
 test: $(STAMP)
 	$(BIN)/nbdev_test --n_workers 1

@@ -19,14 +19,14 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.stats import binomtest
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_f1_score, multiclass_precision, multiclass_recall
 
 from .check import check_run
 from .core import UserError
-from .data import Data, get_data
+from .data import Data, get_data, title_of
 from .folder import unseal
 from .interpret import Predictions, ece, plot_images, wilson
 from .params import injected
@@ -44,6 +44,11 @@ class Finished:
     def accuracy(self) -> float:
         "On the test set."
         return self.preds.accuracy
+
+    @property
+    def data(self) -> str:
+        "The data set's name, for figures."
+        return title_of(self.record['dataset'])
 
 def read_run(
     folder: str|Path  # a run's output_dir
@@ -140,7 +145,7 @@ def plot_confidence(
     fig, ax = plt.subplots(figsize=(7, 3.5), layout='constrained')
     for part, colour, label in ((sure[right], colours[0], 'right'), (sure[~right], colours[1], 'wrong')):
         if len(part): ax.hist(part, np.linspace(0, 1, 26), weights=np.full(len(part), 1/len(part)), histtype='step', linewidth=2, color=colour, label=f'{label} ({len(part):,}), on average {part.mean():.0%} sure')
-    ax.set(xlabel="the network's confidence in its answer", ylabel='part of these answers', title=f'{run.name}: Brier score {brier(run.preds):.4f}')
+    ax.set(xlabel="the network's confidence in its answer", ylabel='part of these answers', title=f'{run.data}, {run.name}: Brier score {brier(run.preds):.4f}')
     for axis in (ax.xaxis, ax.yaxis): axis.set_major_formatter(PercentFormatter(1))
     ax.legend(); ax.grid(alpha=.3)
     plt.close(fig)
@@ -173,8 +178,9 @@ def plot_runs(
         watched = 'valid_accuracy' if 'valid_accuracy' in h else 'test_accuracy'
         for ax, x in zip(axes, (h.epoch, h.seconds.cumsum())): ax.plot(x, h[watched], color=colour, marker='o', markersize=3, label=f"{r.name} ({watched.split('_')[0]})")
     for ax, label in zip(axes, ('epoch', 'seconds of training')): ax.set(xlabel=label); ax.grid(alpha=.3)
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set(ylabel='accuracy after the epoch'); axes[0].yaxis.set_major_formatter(PercentFormatter(1)); axes[0].legend()
-    fig.suptitle('accuracy by epoch and by time')
+    fig.suptitle(f"{', '.join(sorted({r.data for r in runs}))}: accuracy by epoch and by time")
     plt.close(fig)
     return fig
 
@@ -183,9 +189,11 @@ def plot_class_differences(
 ) -> Figure:
     "Accuracy of each class in each run, and how far it is from the first run's."
     share = pd.DataFrame({r.name: class_report(r).set_index('class').recall for r in runs})
-    fig, ax = plt.subplots(figsize=(2.5 + 1.1*len(runs), 1 + .4*len(share)), layout='constrained')
-    sns.heatmap(share.sub(share.iloc[:, 0], axis=0), annot=share.map('{:.1%}'.format), fmt='', cmap='vlag_r', center=0, ax=ax, cbar_kws=dict(label='difference from the first', format=PercentFormatter(1, decimals=1)))
-    ax.set(title='accuracy by class', ylabel='')
+    apart = share.sub(share.iloc[:, 0], axis=0)
+    most = max(apart.abs().max().max(), .01)
+    fig, ax = plt.subplots(figsize=(3.5 + 1.1*len(runs), 1 + .4*len(share)), layout='constrained')
+    sns.heatmap(apart, annot=share.map('{:.1%}'.format), fmt='', cmap='vlag_r', vmin=-most, vmax=most, ax=ax, cbar_kws=dict(label='difference from the first', format=PercentFormatter(1, decimals=1)))
+    ax.set(title=f'{runs[0].data}: accuracy by class', ylabel='')
     plt.close(fig)
     return fig
 
