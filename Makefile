@@ -34,7 +34,7 @@ train: $(STAMP)
 	$(BIN)/jupyter nbconvert output/run.ipynb --to html --output run.html --log-level ERROR $(REPORT)
 
 test: $(STAMP)
-	$(BIN)/nbdev_test --n_workers 1
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 # killed, stopped and damaged runs as often as docs/lab-log.md says: about 10 minutes

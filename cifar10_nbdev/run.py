@@ -421,7 +421,7 @@ def finish(run: Run):
     cost = None if price is None else price*(time.time() - run.born)/3600
     result = (f"{run.data.title}: test accuracy {run.preds.accuracy:.2%} after {n} epoch{'s'*(n != 1)}{'' if n == wanted else f' and a part, of {wanted}'} in "
               f"{run.metrics['seconds']:.1f} s of training")
-    if cost is not None: result += f'; {time.time() - run.born:.0f} s from start to end cost {cost:.2f} at {price:g} an hour'
+    if cost is not None: result += f'; {time.time() - run.born:.0f} s from start to end cost {cost:.3g} at {price:g} an hour'
     run.say(f'{result}; everything is in {run.out}')
     if run.board: run.board(summary(run, result))
     book = executed_notebook(run.out, run.born) if 'ipykernel' in sys.modules else None

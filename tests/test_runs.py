@@ -56,9 +56,6 @@ def test_fast_network_with_its_extra_figure(project):
 
 
 @pytest.mark.parametrize('args, says', [
-    (['--nepoch', '3'], "there is no parameter 'nepoch': did you mean nepochs?"),
-    (['--nepochs', 'many'], "nepochs must be a whole number from 1 to 10000, not 'many'"),
-    (['--lr', 'nan'], "lr must be a number above 0, at most 100, or None (the recipe's), not 'nan'"),
     (['--dataset', 'shapes10', '--output_dir', 'settings.ini'], 'is a file'),
     (['--dataset', 'cifar10'], "train on dataset='shapes10'"),
     (['--dataset', 'cifar10', '--data_dir', 'nowhere'], 'does not exist')])
