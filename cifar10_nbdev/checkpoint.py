@@ -8,7 +8,6 @@ __all__ = ['EMPTY', 'ANYWHERE', 'pack', 'unpack', 'state_of', 'restore', 'Checkp
 
 # %% ../nbs/02c_checkpoint.ipynb #8439dca6
 import hashlib, inspect, json, random, re
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import nn
 
 from .core import UserError, write_atomic
 from .learner import Callback, Learner

@@ -6,7 +6,7 @@
 __all__ = ['Callback', 'CancelFit', 'Recorder', 'Learner', 'mirror_shift', 'FiniteLoss']
 
 # %% ../nbs/02a_learner.ipynb #cee61c18
-import math, time
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
