@@ -47,7 +47,7 @@ def set_aside(
     out: Path  # a run's folder
 ) -> Path|None:  # where the files went
     "Move the files of the run that is in `out` to `out`/previous/<its start>."
-    try: old = json.loads((out/'metrics.json').read_bytes()); start, files = str(old['started']), list(map(str, old['files']))
+    try: old = json.loads((out/'metrics.json').read_bytes()); start, files = str(old['started']), [*map(str, old['files']), 'run.html']   # made after the run has ended
     except FileNotFoundError: return None
     except (ValueError, KeyError, TypeError, RecursionError): start, files = 'unknown', OURS
     here = [f for f in files if f == Path(f).name and (out/f).is_file()]
