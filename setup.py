@@ -7,21 +7,21 @@ here = Path(__file__).parent
 parser = ConfigParser(delimiters=['='])
 parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
-readme = here/'README.md'
+link = f"]({cfg['git_url']}/raw/{cfg['branch']}/docs/"   # PyPI knows no relative links
 
 setup(
     name=cfg['lib_name'],
     version=cfg['version'],
     description=cfg['description'],
-    long_description=readme.read_text(encoding='utf-8') if readme.exists() else cfg['description'],
+    long_description=(here/'README.md').read_text(encoding='utf-8').replace('](docs/', link),
     long_description_content_type='text/markdown',
     keywords=cfg['keywords'],
     author=cfg['author'],
     author_email=cfg['author_email'],
     url=cfg['git_url'],
     license='Apache-2.0',
+    license_files=['LICENSE'],
     packages=[cfg['lib_name']],
-    include_package_data=True,
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split()},

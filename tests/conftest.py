@@ -54,6 +54,9 @@ class Project:
         return {str(f.relative_to(self.root/folder)): f.read_bytes() for f in sorted((self.root/folder).rglob('*')) if f.is_file()}
 
 
+collect_ignore = [] if 'BURST' in os.environ else ['test_burst.py']   # it builds an image: `make burst-test`
+
+
 def pytest_addoption(parser): parser.addoption('--long', action='store_true', help='as often as the lab log says, not as often as CI has time for')
 
 
