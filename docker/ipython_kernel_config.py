@@ -1,3 +1,4 @@
-"A plain `papermill` shows the lines of a running cell as they come."
+"A plain `papermill` shows the lines of a running cell as they come, and not what Jupyter says of its own connections and of the interrupt by which papermill ends a kernel."
 c = get_config()  # noqa: F821
 c.IPKernelApp.quiet = False
+c.IPKernelApp.log_level = 50

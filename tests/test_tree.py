@@ -41,9 +41,37 @@ def test_report_has_no_outputs_and_stays_short():
 
 
 def test_jupyter_keeps_its_token():
-    for name in ('Dockerfile', 'Makefile'):
+    for name in ('Dockerfile', 'Makefile', 'docker/jupyter_server_config.py'):
         text = (ROOT/name).read_text().lower()
         assert 'jupyter' in text and not [word for word in ('token', 'password', 'disable_check_xsrf', 'allow_origin') if word in text.replace('with its token', '')], name
+
+
+def test_version_has_one_place():
+    import configparser, cifar10_nbdev
+    settings = configparser.ConfigParser(delimiters=['='], interpolation=None)
+    settings.read(ROOT/'settings.ini')
+    version = settings['DEFAULT']['version']
+    assert cifar10_nbdev.__version__ == version, 'run nbdev_export'
+    assert (ROOT/'CHANGELOG.md').read_text().split('\n## ')[1].split()[0] == version, 'the newest section of CHANGELOG.md is for another version'
+
+
+def test_image_reads_only_what_it_needs():
+    lines = (ROOT/'.dockerignore').read_text().split()
+    copied = [line.split()[1] for line in (ROOT/'Dockerfile').read_text().splitlines() if line.startswith('COPY')]
+    assert lines[0] == '*' and sorted(lines[1:]) == ['!Dockerfile*', '!docker/', '!requirements.txt']
+    assert copied and all(name == 'requirements.txt' or name.startswith('docker/') for name in copied)
+    assert 'data/' in (ROOT/'.burstignore').read_text().split()          # neither sent nor brought back
+    assert not {'output/', 'output', '*.ipynb'} & set((ROOT/'.burstignore').read_text().split())      # results come back
+
+
+def test_library_imports_without_what_only_notebooks_need():
+    modules = sorted(f.stem for f in (ROOT/'cifar10_nbdev').glob('*.py') if f.stem not in ('__init__', '_modidx'))
+    code = f'''import sys
+for name in ('IPython', 'ipykernel', 'jupyterlab', 'papermill', 'nbdev', 'execnb', 'nbformat', 'nbconvert', 'jupyter_client', 'psutil', 'pytest'): sys.modules[name] = None
+import {', '.join('cifar10_nbdev.' + m for m in modules)}'''
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(modules) > 15
 
 
 def test_no_data_is_committed():
