@@ -18,6 +18,6 @@ c.MappingKernelManager.cull_idle_timeout = c.TerminalManager.cull_inactive_timeo
 c.MappingKernelManager.cull_connected = True
 c.MappingKernelManager.cull_interval = c.TerminalManager.cull_interval = min(60, max(1, seconds))
 
-# as long as its tab can be seen, JupyterLab asks for lists every ten seconds, and Jupyter takes that for activity
+# as long as its tab can be seen, JupyterLab asks for lists and saves its layout every ten seconds, which Jupyter would take for activity
 count = APIHandler.update_api_activity
-APIHandler.update_api_activity = lambda self: None if self.request.method in ('GET', 'HEAD') else count(self)
+APIHandler.update_api_activity = lambda self: None if self.request.method in ('GET', 'HEAD') or '/lab/api/' in self.request.path else count(self)
