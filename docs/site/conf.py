@@ -1,7 +1,8 @@
 "The site's settings. `docs/site/pages.py` lays out the pages; every fact about the project comes from settings.ini."
-from configparser import ConfigParser
-from pathlib import Path
 import re
+from configparser import ConfigParser
+from inspect import formatannotation
+from pathlib import Path
 
 from docutils import nodes
 from fastcore.docments import docments, empty
@@ -20,6 +21,7 @@ extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx_copybutton']
 # notebooks and Markdown
 nb_execution_mode = 'off'          # `make docs` executed those that are to be
 nb_merge_streams = True
+nb_render_markdown_format = 'myst'   # tables in outputs
 myst_heading_anchors = 3
 # reference: types and comments come from docments, below
 autodoc_typehints = 'none'
@@ -35,16 +37,23 @@ html_css_files = ['site.css']
 html_theme_options = dict(
     repository_url=cfg['git_url'], repository_branch=cfg['branch'], path_to_docs='',
     use_repository_button=True, launch_buttons=dict(colab_url='https://colab.research.google.com'),
-    show_toc_level=2)
+    navbar_persistent=[], show_toc_level=2, pygments_dark_style='github-dark')   # the sidebar has a search field already
+html_context = dict(default_mode='auto')
+
+def rst(text):
+    "Words with Markdown's backticks, and nothing else that reStructuredText would see a meaning in."
+    return ''.join(f'``{part}``' if i % 2 else escape(part) for i, part in enumerate(text.split('`')))
 
 def with_docments(app, what, name, obj, options, lines):
     "A docstring and, as a list, the comment that stands behind each parameter, and behind what comes back."
-    lines[:] = [re.sub(r'(?<!`)`([^`]+)`(?!`)', r'``\1``', line) for line in lines]
+    lines[:] = [rst(line) for line in lines]
     if what not in ('function', 'method', 'class'): return
-    for param, about in docments(obj, full=True).items():
+    for param, about in docments(obj, full=True, args_kwargs=True).items():
         if param == 'self' or param == 'return' and (what == 'class' or about.anno in (empty, None)): continue
-        kind = '' if about.anno is empty else getattr(about.anno, '__name__', None) if isinstance(about.anno, type) else str(about.anno)
-        lines += ['', f':{"returns" if param == "return" else f"param {param}"}: ' + ' — '.join(filter(None, (f'``{kind}``' if kind else '', escape(about.docment or ''))))]
+        kind = '' if about.anno is empty else rst('`' + re.sub(r'\w+\.', '', formatannotation(about.anno)).strip("'") + '`')
+        text = rst(about.docment or '')
+        if param == 'return': lines += ['', ':returns: ' + ' – '.join(filter(None, (kind, text)))]
+        else: lines += ['', f':param {param}: {text}', *([f':type {param}: {kind}'] if kind else [])]
 
 class Links(SphinxPostTransform):
     "A notebook's name in backticks leads to its page, an exported one to its reference, as in nbdev's own sites."

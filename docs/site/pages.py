@@ -32,6 +32,7 @@ def lay_out(
             title = f'cifar10_nbdev.{module}'
             write(pages/'api'/f'{module}.rst', f'{title}\n{"="*len(title)}\n\n*Its story:* :doc:`/nbs/{path.stem}`\n\n.. automodule:: {title}\n   :members:\n')
         book = NBProcessor(path, procs=[hide_, default_exp_], process=True).nb
-        write_nb(book, pages/'nbs'/path.name)
+        write_nb(book, page := pages/'nbs'/path.name)
+        write(page, page.read_text(encoding='utf-8').replace(f'{ROOT}/', ''))   # a run says where it is; a reader is elsewhere
 
 if __name__ == '__main__': lay_out(Path(sys.argv[1]), [Path(p) for p in sys.argv[2:]])
