@@ -47,7 +47,7 @@ def rst(text):
 def with_docments(app, what, name, obj, options, lines):
     "A docstring and, as a list, the comment that stands behind each parameter, and behind what comes back."
     lines[:] = [rst(line) for line in lines]
-    if what not in ('function', 'method', 'class'): return
+    if what not in ('function', 'method', 'class') or what == 'class' and '__init__' not in vars(obj): return   # one that came from elsewhere
     for param, about in docments(obj, full=True, args_kwargs=True).items():
         if param == 'self' or param == 'return' and (what == 'class' or about.anno in (empty, None)): continue
         kind = '' if about.anno is empty else rst('`' + re.sub(r'\w+\.', '', formatannotation(about.anno)).strip("'") + '`')
