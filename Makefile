@@ -1,16 +1,19 @@
 # Two commands do everything on a fresh machine: `make train` (NEPOCHS=40 PARAMS="-p lr 1e-3") and `make test`.
-# The others: setup, lab (LAB="--port 8889"), test-long, bench (TARGET=90 SEEDS=3), bench-peers, burst-test, release-check, lint, audit, readme, lock, clean. TORCH=cpu takes torch's CPU build, VENV=path another environment.
+# The others: setup, lab (LAB="--port 8889"), test-long, bench (TARGET=90 SEEDS=3), bench-peers, burst-test, release-check, lint, audit, readme, docs, lock, clean. TORCH=cpu takes torch's CPU build, VENV=path another environment.
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?=
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.cifar10_nbdev
+SITE   := build/docs
 # the report as one page that needs nothing else, code folded: the template in docs/report
 REPORT = --template report --TemplateExporter.extra_template_basedirs=docs --HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= --HTMLExporter.jquery_url=
+EXECUTE = PYTHONPATH=$(CURDIR) IPYTHONDIR=$(abspath $(VENV))/ipython $(BIN)/papermill --no-progress-bar
+SHAPES = -p dataset shapes10 -p subset 4000 -p nepochs 3
 TORCH_PAIR = $(shell grep -E '^torch(vision)?==' requirements.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup train test test-long lab bench bench-peers burst-test release-check lint audit readme lock clean
+.PHONY: help setup train test test-long lab bench bench-peers burst-test release-check lint audit readme docs lock clean
 help:
 	@sed -n '1,2s/^# //p' Makefile
 
@@ -95,6 +98,25 @@ readme: $(STAMP)
 	  | sed 's,(\.\./,(,g' | cat -s > README.new
 	mv README.new README.md
 
+# the site, in _docs: every warning is an error, and so is a dead link inside it
+docs: $(SITE)/executed
+	test -x $(VENV)-docs/bin/python || $(BIN)/python -m venv $(VENV)-docs
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$($(VENV)-docs/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth"
+	$(VENV)-docs/bin/pip install -q -r docs/requirements.txt
+	rm -rf $(SITE)/html
+	PYTHONPATH=$(CURDIR) $(BIN)/python docs/site/pages.py $(SITE)/pages $(SITE)/runs/0*.ipynb
+	PYTHONPATH=$(CURDIR) $(VENV)-docs/bin/python -m sphinx -q -W --keep-going -n -c docs/site -d $(SITE)/doctrees $(SITE)/pages $(SITE)/html
+	$(VENV)-docs/bin/python docs/site/links.py $(SITE)/html
+	rm -rf _docs && mv $(SITE)/html _docs
+
+# the reports that the site shows: a small run of each network, side by side (about 2 minutes on 2 CPU cores; again where a notebook has changed)
+$(SITE)/executed: $(STAMP) $(wildcard nbs/*.ipynb)
+	rm -rf $(SITE)/runs && mkdir -p $(SITE)/runs
+	$(EXECUTE) nbs/03_train.ipynb $(SITE)/runs/fast.ipynb $(SHAPES) -p output_dir $(SITE)/runs/fast -p model fast
+	$(EXECUTE) nbs/03_train.ipynb $(SITE)/runs/03_train.ipynb $(SHAPES) -p output_dir $(SITE)/runs/cnn
+	$(EXECUTE) nbs/04_compare.ipynb $(SITE)/runs/04_compare.ipynb -y '{runs: [$(SITE)/runs/cnn, $(SITE)/runs/fast]}'
+	@touch $@
+
 # needs uv (pip install uv); torch's own CUDA wheels are left to torch, see the head of requirements.txt
 lock:
 	sed '/^[^#]/,$$d' requirements.txt > requirements.new
@@ -102,4 +124,4 @@ lock:
 	mv requirements.new requirements.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-* build dist *.egg-info .pytest_cache
+	rm -rf $(VENV) $(VENV)-* _docs build dist *.egg-info .pytest_cache
