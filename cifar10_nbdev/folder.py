@@ -41,7 +41,8 @@ def unseal(
 
 # %% ../nbs/00d_folder.ipynb #60f8cabc
 OURS = ('metrics.json', 'model_log.txt', 'checkpoint.safetensors', 'history.csv', 'predictions.csv', 'report.ipynb', 'training_example_images.png', 'model_losses.png', 'model_losses.svg',
-        'confusion_matrix.png', 'class_accuracy.png', 'wrong_examples.png', 'surest_wrong_examples.png', 'reliability.png', 'reliability.svg')
+        'confusion_matrix.png', 'class_accuracy.png', 'wrong_examples.png', 'surest_wrong_examples.png', 'reliability.png', 'reliability.svg',
+        'model.safetensors', 'model.json')
 
 def set_aside(
     out: Path  # a run's folder

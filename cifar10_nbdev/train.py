@@ -9,7 +9,7 @@ __all__ = ['nepochs', 'dataset', 'data_dir', 'output_dir', 'valid_size', 'subset
 
 # %% ../nbs/03_train.ipynb #8b2950b0
 from .params import command_line
-from .run import (begin, finish, load_data, run_through, show_accuracy, show_calibration, show_classes, show_confusion, show_curves, show_examples,
+from .run import (begin, finish, keep_model, load_data, run_through, show_accuracy, show_calibration, show_classes, show_confusion, show_curves, show_examples,
                                show_model, show_summary, show_surest_wrong, show_wrong, start, train)
 
 # %% ../nbs/03_train.ipynb #0ace7ffd
@@ -39,4 +39,4 @@ verbose = 1            # 0: errors and warnings, 1: a line an epoch, 2: also eac
 @command_line(globals())
 def main(**parameters):
     "Train a CNN on CIFAR-10; figures, log and metrics go to output_dir."
-    return run_through(parameters, load_data, begin, show_summary, show_examples, show_model, train, show_curves, show_accuracy, show_classes, show_confusion, show_surest_wrong, show_wrong, show_calibration, finish)
+    return run_through(parameters, load_data, begin, show_summary, show_examples, show_model, train, show_curves, show_accuracy, show_classes, show_confusion, show_surest_wrong, show_wrong, show_calibration, keep_model, finish)

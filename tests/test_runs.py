@@ -6,7 +6,7 @@ import pytest
 from conftest import SECRET
 
 FILES = {'metrics.json', 'model_log.txt', 'checkpoint.safetensors', '.lock', 'history.csv', 'predictions.csv', 'training_example_images.png', 'model_losses.png', 'model_losses.svg', 'class_accuracy.png',
-         'confusion_matrix.png', 'wrong_examples.png', 'surest_wrong_examples.png', 'reliability.png', 'reliability.svg'}
+         'confusion_matrix.png', 'wrong_examples.png', 'surest_wrong_examples.png', 'reliability.png', 'reliability.svg', 'model.safetensors', 'model.json'}
 
 
 def numbers(metrics): return [{k: v for k, v in row.items() if k != 'seconds'} for row in metrics['history']]
@@ -113,3 +113,20 @@ def test_make_names_a_missing_venv(project, tmp_path):
     bare = fake_python(tmp_path, f"""case "$2" in *ensurepip*) exit 1;; esac; exec {sys.executable} "$@" """)
     done = project('make', 'setup', f'PYTHON={bare}', 'VENV=env')
     assert done.returncode != 0 and 'has no venv module' in done.stderr and not (project.root/'env').exists()
+
+
+def test_kept_network_answers_as_the_run_did(trained, tmp_path):
+    import csv
+    from PIL import Image
+    from cifar10_nbdev.data import shapes10
+    from cifar10_nbdev.predict import load_model
+    model, x = load_model(trained.out), shapes10().test_x
+    rows = list(csv.DictReader(trained.files()['predictions.csv'].decode().splitlines()))
+    answers = model(x)
+    assert [model.classes[i] for i in answers.argmax(1)] == [row['predicted'] for row in rows]
+    assert max(abs(answers[i, j].item() - float(row[f'p_{c}'])) for i, row in enumerate(rows) for j, c in enumerate(model.classes)) < 1e-4
+    Image.fromarray(x[0].permute(1, 2, 0).numpy()).save(trained.root/'one.png')
+    done = trained(sys.executable, '-m', 'cifar10_nbdev.predict', 'one.png', 'settings.ini', '--json')
+    assert done.returncode == 1                       # settings.ini is no picture
+    first, second = json.loads(done.stdout)['pictures']
+    assert first['top'][0][0] == rows[0]['predicted'] and 'is no picture' in second['error']
