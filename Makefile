@@ -1,11 +1,12 @@
 # Two commands do everything on a fresh machine: `make train` (NEPOCHS=40 PARAMS="-p lr 1e-3") and `make test`.
-# The others: setup, lab (LAB="--port 8889"), test-long, bench (TARGET=90 SEEDS=3), bench-peers, burst-test, release-check, lint, audit, readme, docs, lock, clean. TORCH=cpu takes torch's CPU build, VENV=path another environment.
+# The others: setup, lab (LAB="--port 8889"), test-long, bench (TARGET=90 SEEDS=3), bench-peers, burst-test, release-check, lint, audit, readme, docs, demo (MODEL=output), lock, clean. TORCH=cpu takes torch's CPU build, VENV=path another environment.
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?=
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.cifar10_nbdev
 SITE   := build/docs
+MODEL  ?= output
 # the report as one page that needs nothing else, code folded: the template in docs/report
 REPORT = --template report --TemplateExporter.extra_template_basedirs=docs --HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= --HTMLExporter.jquery_url=
 EXECUTE = PYTHONPATH=$(CURDIR) IPYTHONDIR=$(abspath $(VENV))/ipython $(BIN)/papermill --no-progress-bar
@@ -13,7 +14,7 @@ SHAPES = -p dataset shapes10 -p subset 4000 -p nepochs 3
 TORCH_PAIR = $(shell grep -E '^torch(vision)?==' requirements.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup train test test-long lab bench bench-peers burst-test release-check lint audit readme docs lock clean
+.PHONY: help setup train test test-long lab bench bench-peers burst-test release-check lint audit readme docs demo lock clean
 help:
 	@sed -n '1,2s/^# //p' Makefile
 
@@ -97,6 +98,17 @@ readme: $(STAMP)
 	  --RegexRemovePreprocessor.patterns='^#\| *(hide|default_exp)' --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags=hide-input \
 	  | sed 's,(\.\./,(,g' | cat -s > README.new
 	mv README.new README.md
+
+# a page that runs a trained network in the browser: MODEL/demo.html, one file of 17 MB that asks no server for anything. onnxruntime-web comes by npm
+ORT := 1.30.0
+demo: $(STAMP) build/ort-$(ORT)
+	test -f $(MODEL)/model.onnx || $(BIN)/python -m cifar10_nbdev.export --model $(MODEL)
+	$(BIN)/python docs/demo/build.py $(MODEL)/model.onnx build/ort-$(ORT)/package/dist $(MODEL)/demo.html
+
+build/ort-$(ORT):
+	@command -v npm >/dev/null || { echo 'Error: there is no npm here, which brings onnxruntime-web: install Node.js (Debian and Ubuntu: apt install npm) and run make demo again' >&2; exit 2; }
+	mkdir -p $@.new && cd $@.new && tar -xzf "$$(npm pack -s onnxruntime-web@$(ORT))" package/dist/ort.wasm.bundle.min.mjs package/dist/ort-wasm-simd-threaded.wasm
+	mv $@.new $@
 
 # the site, in _docs: every warning is an error, and so is a dead link inside it
 docs: $(SITE)/executed
