@@ -187,13 +187,14 @@ class Batches:
         self.x, self.y, self.batch_size, self.g, self.shift, self.cut = x, y, batch_size, g, shift, cut
         self.mean, self.std = mean.to(x.device), std.to(x.device)
         self.epoch = 0                    # how often it was gone through
+        self.n, self.share = 0, lambda t: t   # images in the batch at hand; of what is drawn for all of them, the part that is this process's (see `workers`)
         self.flips = torch.rand(len(x), generator=g, device=x.device) < .5 if g else None
 
     def __len__(self) -> int: return -(-len(self.x)//self.batch_size)
 
     def _augmented(self, i: Tensor) -> Tensor:
         "Images `i`, normalised floats, flipped, shifted and cut."
-        draw = lambda lo, hi: torch.randint(lo, hi, (len(i),), generator=self.g, device=self.x.device)
+        draw = lambda lo, hi: self.share(torch.randint(lo, hi, (self.n,), generator=self.g, device=self.x.device))
         flip, (dy, dx) = self.flips[i] ^ bool(self.epoch % 2), (draw(-self.shift, self.shift + 1) for _ in 'yx')
         xb = normalise(flip_shift(self.x, i, flip, dy, dx), self.mean, self.std)
         if not self.cut: return xb
@@ -203,6 +204,7 @@ class Batches:
         n, dev = len(self.x), self.x.device
         order = torch.randperm(n, generator=self.g, device=dev) if self.g else torch.arange(n, device=dev)
         for i in order.split(self.batch_size):
+            self.n, i = len(i), self.share(i)
             xb = self._augmented(i) if self.g else normalise(self.x[i], self.mean, self.std)
             yield xb.contiguous(memory_format=torch.channels_last), self.y[i]
         self.epoch += 1
