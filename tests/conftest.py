@@ -68,5 +68,5 @@ def project(tmp_path): return Project(tmp_path)
 def trained(tmp_path_factory):
     "A project without data or network in which the command line has trained one epoch: on shapes10, since it was told `auto`."
     p = Project(tmp_path_factory.mktemp('trained'))
-    p.done = p.train('--dataset', 'auto', '--nepochs', '1', '--seed', '5', '--batch_size', '100')
+    p.done = p.train('--dataset', 'auto', '--nepochs', '1', '--seed', '5', '--batch_size', '50', '--subset', '4000')
     return p

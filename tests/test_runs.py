@@ -16,7 +16,7 @@ def test_command_line_trains(trained):
     assert trained.done.returncode == 0, trained.done.stderr
     assert set(trained.files()) == FILES
     m = trained.metrics()
-    assert (m['status'], m['dataset'], m['nepochs'], m['n_train'], m['n_test']) == ('complete', 'shapes10', 1, 10_000, 2_000)
+    assert (m['status'], m['dataset'], m['nepochs'], m['n_train'], m['n_test']) == ('complete', 'shapes10', 1, 4_000, 2_000)
     assert m['n_parameters'] == 2_396_330
     assert m['test_accuracy'] > .2   # ten classes: luck is .1, give or take .007
     lines = trained.done.stdout.splitlines()
@@ -25,7 +25,7 @@ def test_command_line_trains(trained):
 
 
 def test_papermill_gives_the_same_numbers_from_any_folder(trained, project):
-    done = project.papermill('-p', 'dataset', 'shapes10', '-p', 'nepochs', '1', '-p', 'seed', '5', '-p', 'batch_size', '100',
+    done = project.papermill('-p', 'dataset', 'shapes10', '-p', 'nepochs', '1', '-p', 'seed', '5', '-p', 'batch_size', '50', '-p', 'subset', '4000',
                              notebook='03_train.ipynb', out='../output/run.ipynb', cwd='nbs')
     assert done.returncode == 0, done.stderr
     assert set(project.files()) == FILES | {'run.ipynb', 'report.ipynb'}          # output/ is the project's, though papermill was called in nbs/
