@@ -24,7 +24,7 @@ setup(
     packages=[cfg['lib_name']],
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split() + cfg['onnx_requirements'].split(), 'onnx': cfg['onnx_requirements'].split()},
+    extras_require={name: [word for part in parts for word in cfg[f'{part}_requirements'].split()] for name, parts in dict(dev=('dev', 'onnx', 'sweep'), onnx=('onnx',), sweep=('sweep',)).items()},
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
     zip_safe=False,
 )
