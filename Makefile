@@ -43,7 +43,7 @@ test: $(STAMP)
 
 # killed, stopped and damaged runs as often as docs/lab-log.md says: about 10 minutes
 test-long: $(STAMP)
-	$(BIN)/python -m pytest -q tests/test_survive.py tests/test_sweep.py --long
+	$(BIN)/python -m pytest -q tests/test_survive.py tests/test_sweep.py tests/test_workers.py --long
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/03_train.ipynb $(LAB)

@@ -57,7 +57,15 @@ class Project:
 collect_ignore = [] if 'BURST' in os.environ else ['test_burst.py']   # it builds an image: `make burst-test`
 
 
+def pytest_configure(config): config.addinivalue_line('markers', 'long: only with --long')
+
+
 def pytest_addoption(parser): parser.addoption('--long', action='store_true', help='as often as the lab log says, not as often as CI has time for')
+
+
+def pytest_collection_modifyitems(config, items):
+    "`@pytest.mark.long` is for --long alone."
+    if not config.getoption('--long'): items[:] = [item for item in items if not item.get_closest_marker('long')]
 
 
 @pytest.fixture

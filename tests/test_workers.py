@@ -2,12 +2,14 @@
 import os, signal, sys, time
 
 import psutil
+import pytest
 
 SMALL = ['--dataset', 'shapes10', '--subset', '300', '--batch_size', '50', '--seed', '3', '--nepochs', '3', '--lr', '.002']
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
 TRAIN = ['-m', 'cifar10_nbdev.train', *SMALL]
 
 
+@pytest.mark.long   # 02ca_workers has it in double precision
 def test_two_workers_train_as_one_process_does(project):
     one, two = project.train(*SMALL, '--output_dir', 'output/one', OMP_NUM_THREADS='1'), project(*TORCHRUN, *TRAIN, '--output_dir', 'output/two', OMP_NUM_THREADS='1')
     assert one.returncode == two.returncode == 0, two.stderr
