@@ -25,8 +25,9 @@ def engine(project):
         process.kill()
 
 
-def test_one_worker_killed(project, engine, request):
-    seeds = ['0', '1', '2', '3'] if request.config.getoption('--long') else ['0', '1']
+@pytest.mark.long   # three minutes
+def test_one_worker_killed(project, engine):
+    seeds = ['0', '1', '2', '3']
     n = 2*len(seeds)
     address, worker = engine
     first, second = worker(), worker()
