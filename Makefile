@@ -41,7 +41,7 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
-# killed, stopped and damaged runs as often as docs/lab-log.md says: about 10 minutes
+# killed, stopped and damaged runs as often as docs/lab-log.md says, a sweep whose worker is killed, two workers: more than 10 minutes
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -q tests/test_survive.py tests/test_sweep.py tests/test_workers.py --long
 
