@@ -27,7 +27,7 @@ $(STAMP): requirements.txt settings.ini setup.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'Setting up $(VENV): about 3 minutes and 6 GB with the CUDA build of torch, once'
 	$(if $(filter cpu,$(TORCH)),$(BIN)/pip install -q --index-url https://download.pytorch.org/whl/cpu $(TORCH_PAIR))
-	$(BIN)/pip install -q -r requirements.txt
+	$(BIN)/pip install -q --no-compile -r requirements.txt
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@mkdir -p $(VENV)/ipython/profile_default
 	@cp docker/ipython_kernel_config.py $(VENV)/ipython/profile_default/

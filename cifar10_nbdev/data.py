@@ -50,7 +50,7 @@ class Data:
         return title_of(self.name)
 
 # %% ../nbs/01_data.ipynb #d5b55698
-SHAPES_SIZES = 10_000, 2_000   # images of shapes10 to train and to test on
+SHAPES_SIZES = 10_000, 1_000   # images of shapes10 to train and to test on
 
 def shapes10(
     sizes: tuple[int, int] = SHAPES_SIZES,

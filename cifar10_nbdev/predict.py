@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .checkpoint import unpack
 from .core import UserError, in_root, write_atomic
 from .data import normalise
-from .interpret import plot_images
+from .interpret import energy, plot_images
 from .model import MODELS, make_model
 
 # %% ../nbs/05_predict.ipynb #9c4cbe09
@@ -36,15 +36,16 @@ class Classifier(nn.Module):
 
     def forward(self,
         x: Tensor  # images, uint8 N×3×32×32
-    ) -> Tensor:   # float N×classes, each row adds up to 1
-        "The probability of each class."
-        return self.net(normalise(x, self.mean, self.std)).softmax(1)
+    ) -> tuple[Tensor, Tensor]: # float N×classes, each row adds up to 1; float N
+        "The probability of each class, and the energy of each image (`interpret.energy`)."
+        scores = self.net(normalise(x, self.mean, self.std))
+        return scores.softmax(1), energy(scores)
 
     def unlike(self,
-        probs: Tensor  # what it answered, N×classes
-    ) -> Tensor:       # bool N
-        "Whether the answer to an image is less sure than it is for nearly all held-out images (Hendrycks and Gimpel, 2017)."
-        return probs.max(1).values < self.info['unlike']['threshold']
+        energy: Tensor  # of images, N
+    ) -> Tensor:        # bool N
+        "Whether an image's energy is above that of nearly all held-out images (Liu et al. 2020)."
+        return energy > self.info['unlike']['threshold']
 
 def load_model(
     folder: str|Path = 'output',                  # a finished run's, or a model.safetensors itself
@@ -105,10 +106,10 @@ def answer(
     k: int = 3                  # how many classes
 ) -> list[dict]:
     "For each picture `top`, a list of (class, probability), and `unlike`, whether it is unlike the images that were held out in training."
-    probs = model(to_tensor(images).to(model.mean.device)).cpu()
+    probs, energy = (t.cpu() for t in model(to_tensor(images).to(model.mean.device)))
     top = probs.topk(min(k, probs.shape[1]), 1)
     return [dict(top=[(model.classes[i], p) for i, p in zip(ids, ps)], unlike=u)
-            for ids, ps, u in zip(top.indices.tolist(), top.values.tolist(), model.unlike(probs).tolist())]
+            for ids, ps, u in zip(top.indices.tolist(), top.values.tolist(), model.unlike(energy).tolist())]
 
 def in_words(
     a: dict,          # of `answer`

@@ -423,7 +423,7 @@ def show_wrong(run: Run) -> Figure:
 def keep_model(run: Run):
     "The network alone, as model.safetensors, with all that its use needs, which is in model.json too. `predict.load_model` reads it."
     held, dls = run.valid_preds or run.preds, run.learn.dls
-    unlike = dict(score='largest probability', threshold=held.probs.max(1).values.quantile(UNLIKE).item(), part=UNLIKE, of='validation' if run.valid_preds else 'test')
+    unlike = dict(score='energy', threshold=held.energy.quantile(1 - UNLIKE).item(), part=UNLIKE, of='validation' if run.valid_preds else 'test')
     facts = 'n_parameters macs valid_accuracy test_accuracy data_fingerprint weights_sha256 started commit versions parameters'.split()
     info = dict(model=run.model_name, own=not isinstance(run.p['model'], str), dataset=run.data.name, classes=run.data.classes, input=[3, 32, 32], epochs=run.learn.epoch, mean=dls.test.mean.tolist(), std=dls.test.std.tolist(),
                 unlike=unlike, **{k: run.metrics[k] for k in facts})

@@ -8,6 +8,25 @@ ROOT = Path(__file__).resolve().parents[1]
 DEAD = 'http://127.0.0.1:9'   # a proxy where nobody listens: the network is dead, at once
 SECRET = 'sesame-8c1f'        # in every environment below, and in no file that a run leaves
 
+FORKS = '''
+import json, os, runpy, sys, tempfile
+import cifar10_nbdev.train
+ended = []
+for words in json.loads(sys.argv[1]):
+    with tempfile.TemporaryFile() as errors:
+        child = os.fork()
+        if not child:
+            os.dup2(errors.fileno(), 2); os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.argv[1:] = words
+            del sys.modules['cifar10_nbdev.train']
+            runpy.run_module('cifar10_nbdev.train', run_name='__main__', alter_sys=True)
+            sys.exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        errors.seek(0)
+        ended.append((code, errors.read().decode()))
+print(json.dumps(ended))
+'''
+
 
 class Project:
     "A copy of the project in a temporary folder, and how to run things in it."
@@ -44,6 +63,12 @@ class Project:
 
     def train(self, *args: str, **kwargs) -> subprocess.CompletedProcess: return self(sys.executable, '-m', 'cifar10_nbdev.train', *args, **kwargs)
 
+    def trains(self, *lines: list[str]) -> list[tuple[int, str]]:
+        "The exit code and the errors of each command line: each a process of its own, forked from one that has imported the library, since that takes seconds."
+        done = self(sys.executable, '-c', FORKS, json.dumps(lines), PYTHONDONTWRITEBYTECODE='1')
+        assert done.returncode == 0, done.stderr
+        return [tuple(x) for x in json.loads(done.stdout.splitlines()[-1])]
+
     def papermill(self, *args: str, notebook: str = 'nbs/03_train.ipynb', out: str = 'output/run.ipynb', **kwargs) -> subprocess.CompletedProcess:
         return self(sys.executable, '-m', 'papermill', notebook, out, '--log-output', '--no-progress-bar', *args, **kwargs)
 
@@ -76,5 +101,5 @@ def project(tmp_path): return Project(tmp_path)
 def trained(tmp_path_factory):
     "A project without data or network in which the command line has trained one epoch: on shapes10, since it was told `auto`."
     p = Project(tmp_path_factory.mktemp('trained'))
-    p.done = p.train('--dataset', 'auto', '--nepochs', '1', '--seed', '5', '--batch_size', '50', '--subset', '4000')
+    p.done = p.train('--dataset', 'auto', '--nepochs', '1', '--seed', '5', '--batch_size', '25', '--subset', '2000')
     return p

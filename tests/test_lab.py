@@ -7,7 +7,7 @@ import pytest
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 playwright = pytest.importorskip('playwright.sync_api', reason='there is no playwright here: pip install playwright')
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason='there is no Chromium here: apt install chromium')
-SMALL = dict(nepochs=5, dataset='shapes10', subset=2000, batch_size=100)
+SMALL = dict(nepochs=3, dataset='shapes10', subset=2000, batch_size=100)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_notebook_is_a_pleasure_to_watch(lab, tmp_path):
         train = page.locator('.jp-CodeCell', has=page.locator('.cm-content', has_text=re.compile(r'^train\(run\)$')))
         bars, pictures, end = set(), set(), time.monotonic() + 400
         while 'trained in' not in (text := train.inner_text()) and time.monotonic() < end:
-            bars |= set(re.findall(r'\d+/100 \[[^\]]*<[^\]]*step', text))        # steps done, time gone, time left
+            bars |= set(re.findall(r'\d+/60 \[[^\]]*<[^\]]*step', text))        # steps done, time gone, time left
             pictures |= {src[:20_000] for img in train.locator('img').all() if (src := img.get_attribute('src', timeout=2000))}
             page.wait_for_timeout(300)
         page.screenshot(path=tmp_path/'training.png')
@@ -65,7 +65,7 @@ def test_notebook_is_a_pleasure_to_watch(lab, tmp_path):
         assert train.locator('img').count() == 1
         assert page.locator('.jp-OutputArea img').count() == 8                 # and the figures are there
         assert page.locator('[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
-        assert page.get_by_text(re.compile(r'^shapes10 .*: test accuracy .* after 5 epochs')).first.is_visible()     # the result, in the table at the top
+        assert page.get_by_text(re.compile(r'^shapes10 .*: test accuracy .* after 3 epochs')).first.is_visible()     # the result, in the table at the top
         browser.close()
     m = project.metrics()
-    assert (m['status'], m['nepochs'], m['n_train'], m['parameters']['resume']) == ('complete', 5, 2000, False)
+    assert (m['status'], m['nepochs'], m['n_train'], m['parameters']['resume']) == ('complete', 3, 2000, False)

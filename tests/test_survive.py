@@ -45,7 +45,7 @@ def whole(folder):
     except UserError: return False
 
 
-@pytest.mark.parametrize('seed', (0, 1))
+@pytest.mark.parametrize('seed', (0, pytest.param(1, marks=pytest.mark.long)))
 def test_killed_at_random_moments_and_resumed(undisturbed, project, n, seed):
     times, draw, killed, resumed = n(1, 10), random.Random(seed), 0, 0
     while killed < times:
