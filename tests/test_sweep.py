@@ -49,6 +49,7 @@ def test_one_worker_killed(project, engine):
     assert again.returncode == 0 and f'{n} trials, {n} of them finished' in again.stdout and 'done;' not in again.stdout
 
 
+@pytest.mark.long   # one minute and a half
 def test_a_trial_that_cannot_be_is_said(project):
     done = project(sys.executable, '-m', 'cifar10_nbdev.sweep', '--dataset', 'shapes10', '--nepochs', '1', '--batch_size', '50', '--subset', '20000', '--sweep_dir', 'output/s', '--workers', '1', OMP_NUM_THREADS='1')
     assert done.returncode == 1 and 'FAILED run: Error: subset=20000 is more than' in done.stdout and '0 of 1 trials are complete' in done.stdout

@@ -24,6 +24,7 @@ def test_two_workers_train_as_one_process_does(project):
     assert project.check('output/two').returncode == 0
 
 
+@pytest.mark.long   # two minutes
 def test_a_killed_worker_costs_no_run(project):
     whole = project.begin(*TORCHRUN, '--max-restarts', '3', *TRAIN)
     try:
