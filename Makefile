@@ -102,7 +102,7 @@ readme: $(STAMP)
 # a page that runs a trained network in the browser: MODEL/demo.html, one file of 17 MB that asks no server for anything. onnxruntime-web comes by npm
 ORT := 1.30.0
 demo: $(STAMP) build/ort-$(ORT)
-	test -f $(MODEL)/model.onnx || $(BIN)/python -m cifar10_nbdev.export --model $(MODEL)
+	test $(MODEL)/model.onnx -nt $(MODEL)/model.safetensors || $(BIN)/python -m cifar10_nbdev.export --model $(MODEL)
 	$(BIN)/python docs/demo/build.py $(MODEL)/model.onnx build/ort-$(ORT)/package/dist $(MODEL)/demo.html
 
 build/ort-$(ORT):
