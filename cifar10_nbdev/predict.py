@@ -59,6 +59,7 @@ def load_model(
     except OSError as e: raise UserError(f'{path} cannot be read ({e.strerror}): train a network first (make train), or name the output_dir of a run that is finished') from e
     try:
         if model is None and (info['own'] or info['model'] not in MODELS): raise UserError(f"{path} holds a network of your own, {info['model']}: give its function too, load_model(folder, {info['model']})")
+        if info['unlike']['score'] != 'energy': raise UserError(f'{path} was written by an earlier version, with another score for unlike pictures: train again')
         net = make_model(model or info['model'], len(info['classes']))
         net.load_state_dict(tensors)
         return Classifier(net.to(memory_format=torch.channels_last), info).to(device)
