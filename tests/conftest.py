@@ -63,7 +63,7 @@ class Project:
 
     def train(self, *args: str, **kwargs) -> subprocess.CompletedProcess: return self(sys.executable, '-m', 'cifar10_nbdev.train', *args, **kwargs)
 
-    def trains(self, *lines: list[str]) -> list[tuple[int, str]]:
+    def train_in_forks(self, *lines: list[str]) -> list[tuple[int, str]]:
         "The exit code and the errors of each command line: each a process of its own, forked from one that has imported the library, since that takes seconds."
         done = self(sys.executable, '-c', FORKS, json.dumps(lines), PYTHONDONTWRITEBYTECODE='1')
         assert done.returncode == 0, done.stderr
