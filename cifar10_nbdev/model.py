@@ -7,6 +7,7 @@ __all__ = ['MODELS', 'block', 'CNN', 'n_parameters', 'whitening', 'Fast', 'make_
 
 # %% ../nbs/02_model.ipynb #dfe6113c
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -84,7 +85,7 @@ class Fast(nn.Module):
         return self.head(self.features(F.relu(self.stem(x))).mean((2, 3)))/3
 
 # %% ../nbs/02_model.ipynb #6b09967c
-MODELS = dict(cnn=CNN, fast=Fast)
+MODELS = dict(cnn=CNN, fast=Fast, wide=partial(Fast, widths=(48, 192, 384)))
 
 def make_model(
     model: str|Callable = 'cnn',  # one of `MODELS`, or a function of the number of classes

@@ -110,7 +110,9 @@ def recipe(
 ) -> Recipe:
     "The recipe of a run. Where `lr` is given, AdamW's rate keeps its proportion to it."
     base = Recipe(shift=4, cutout=8, wd=.05) if nepochs >= 20 else Recipe()
-    if model == 'fast': base = replace(base, batch_size=250, lr=.1, adam_lr=.015, momentum=.6, hold=True, warm=.1, label_smoothing=.2)
+    if model in ('fast', 'wide'):
+        slower = min(1, 5/nepochs)**.5
+        base = replace(base, batch_size=250, lr=.1*slower, adam_lr=.015*slower, momentum=.6, hold=True, warm=.1, label_smoothing=.2)
     given = {k: v for k, v in given.items() if v is not None}
     return replace(base, **({'adam_lr': base.adam_lr*given['lr']/base.lr} if 'lr' in given else {}), **given)
 
@@ -121,8 +123,8 @@ def pick_dtype(
 ) -> torch.dtype:
     "The type of the costly operations on a device."
     if precision != 'auto': return getattr(torch, precision)
-    if device.type != 'cuda': return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == 'cuda': return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if device.type == 'cpu' and getattr(torch.cpu, 'get_capabilities', dict)().get('avx512_bf16') else torch.float32
 
 # %% ../nbs/02b_recipe.ipynb #a9aace2b
 def compile_model(

@@ -1,31 +1,15 @@
 "A copy of the project for each test that runs it as a whole, so that no test touches output/ or data/."
-import json, os, shutil, subprocess, sys, time
+import json, os, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import pytest
 
+if 'PYTEST_XDIST_WORKER' in os.environ: os.environ.setdefault('OMP_NUM_THREADS', '1')   # several tests at a time
+from forked import Forked
+
 ROOT = Path(__file__).resolve().parents[1]
 DEAD = 'http://127.0.0.1:9'   # a proxy where nobody listens: the network is dead, at once
 SECRET = 'sesame-8c1f'        # in every environment below, and in no file that a run leaves
-
-FORKS = '''
-import json, os, runpy, sys, tempfile
-import cifar10_nbdev.train
-ended = []
-for words in json.loads(sys.argv[1]):
-    with tempfile.TemporaryFile() as errors:
-        child = os.fork()
-        if not child:
-            os.dup2(errors.fileno(), 2); os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.argv[1:] = words
-            del sys.modules['cifar10_nbdev.train']
-            runpy.run_module('cifar10_nbdev.train', run_name='__main__', alter_sys=True)
-            sys.exit(0)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        errors.seek(0)
-        ended.append((code, errors.read().decode()))
-print(json.dumps(ended))
-'''
 
 
 class Project:
@@ -40,7 +24,6 @@ class Project:
     def env(self, **env: str) -> dict:
         "This project's code, no data and no network."
         env = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'PYTHONPATH': str(self.root), 'http_proxy': DEAD, 'https_proxy': DEAD, 'no_proxy': '', 'CIFAR10_DATA': '', 'AWS_SECRET_ACCESS_KEY': SECRET, **env}
-        if 'PYTEST_XDIST_WORKER' in os.environ: env.setdefault('OMP_NUM_THREADS', '1')   # several tests at a time
         env.pop('IN_TEST', None)
         return env
 
@@ -59,15 +42,23 @@ class Project:
             time.sleep(.05)
         raise AssertionError(f'{text!r} was not said in {seconds} s: {said}')
 
-    def check(self, folder: str = 'output') -> subprocess.CompletedProcess: return self(sys.executable, '-m', 'cifar10_nbdev.check', folder)
+    def begin_train(self, *words: str) -> Forked:
+        "Start the command line's program; what it says goes to a file."
+        (said := self.root/'said.txt').write_text('')
+        return Forked('cifar10_nbdev.train', words, self.root, self.env(), said, said)
 
-    def train(self, *args: str, **kwargs) -> subprocess.CompletedProcess: return self(sys.executable, '-m', 'cifar10_nbdev.train', *args, **kwargs)
+    def forked(self, module: str, *words: str) -> subprocess.CompletedProcess:
+        "Run a program of the library to its end."
+        with tempfile.TemporaryDirectory() as place:
+            said, errors = Path(place, 'said'), Path(place, 'errors')
+            process = Forked(module, words, self.root, self.env(), said, errors)
+            try: code = process.wait(600)
+            finally: process.kill()
+            return subprocess.CompletedProcess([module, *words], code, said.read_text(), errors.read_text())
 
-    def train_in_forks(self, *lines: list[str]) -> list[tuple[int, str]]:
-        "The exit code and the errors of each command line: each a process of its own, forked from one that has imported the library, since that takes seconds."
-        done = self(sys.executable, '-c', FORKS, json.dumps(lines), PYTHONDONTWRITEBYTECODE='1')
-        assert done.returncode == 0, done.stderr
-        return [tuple(x) for x in json.loads(done.stdout.splitlines()[-1])]
+    def check(self, folder: str = 'output') -> subprocess.CompletedProcess: return self.forked('cifar10_nbdev.check', folder)
+
+    def train(self, *words: str) -> subprocess.CompletedProcess: return self.forked('cifar10_nbdev.train', *words)
 
     def papermill(self, *args: str, notebook: str = 'nbs/03_train.ipynb', out: str = 'output/run.ipynb', **kwargs) -> subprocess.CompletedProcess:
         return self(sys.executable, '-m', 'papermill', notebook, out, '--log-output', '--no-progress-bar', *args, **kwargs)
@@ -101,5 +92,5 @@ def project(tmp_path): return Project(tmp_path)
 def trained(tmp_path_factory):
     "A project without data or network in which the command line has trained one epoch: on shapes10, since it was told `auto`."
     p = Project(tmp_path_factory.mktemp('trained'))
-    p.done = p.train('--dataset', 'auto', '--nepochs', '1', '--seed', '5', '--batch_size', '25', '--subset', '2000')
+    p.done = p(sys.executable, '-m', 'cifar10_nbdev.train', '--dataset', 'auto', '--nepochs', '1', '--seed', '5', '--batch_size', '25', '--subset', '2000')
     return p

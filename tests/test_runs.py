@@ -61,7 +61,9 @@ REFUSED = {'--dataset shapes10 --output_dir settings.ini': 'is a file', '--datas
 def test_command_line_refuses_in_one_sentence(project):
     (project.out/'metrics.json').write_text('{"started": "20260101T000000Z", "files": ["metrics.json"]}')
     before = project.files('.')
-    for (code, said), why in zip(project.train_in_forks(*map(str.split, REFUSED)), REFUSED.values(), strict=True): assert code == 2 and said.count('\n') == 1 and said.startswith('Error: ') and why in said
+    for words, why in REFUSED.items():
+        done = project.train(*words.split())
+        assert done.returncode == 2 and done.stderr.count('\n') == 1 and done.stderr.startswith('Error: ') and why in done.stderr
     after = project.files('.')
     after.pop('data/.lock', None)   # held while a download was tried
     assert after == before

@@ -50,7 +50,7 @@ def test_killed_at_random_moments_and_resumed(undisturbed, project, n, seed):
     times, draw, killed, resumed = n(1, 10), random.Random(seed), 0, 0
     while killed < times:
         shutil.rmtree(project.out); project.out.mkdir()
-        process = project.begin(sys.executable, '-m', 'cifar10_nbdev.train', *WORDS)
+        process = project.begin_train(*WORDS)
         try: process.wait(undisturbed.seconds*draw.uniform(.2, 1.))
         except subprocess.TimeoutExpired: process.kill(); process.wait()
         if whole(project.out): continue                   # it was quicker: no kill
@@ -94,7 +94,7 @@ def test_a_new_run_moves_the_finished_one_aside(undisturbed):
 
 
 def test_ctrl_c_stops_after_the_step_and_the_rest_still_draws(undisturbed, project):
-    process = project.begin(sys.executable, '-m', 'cifar10_nbdev.train', *WORDS)
+    process = project.begin_train(*WORDS)
     project.wait_for('epoch 2/3')
     process.send_signal(signal.SIGINT)
     assert process.wait(120) == 130
@@ -107,7 +107,7 @@ def test_ctrl_c_stops_after_the_step_and_the_rest_still_draws(undisturbed, proje
 
 
 def test_sigterm_ends_with_143(project):
-    process = project.begin(sys.executable, '-m', 'cifar10_nbdev.train', *WORDS)
+    process = project.begin_train(*WORDS)
     project.wait_for('epoch 2/3')
     process.terminate()
     assert process.wait(60) == 143
@@ -185,7 +185,7 @@ def test_out_of_memory_says_what_to_try(project):
 
 
 def test_two_runs_in_one_folder(project):
-    first = project.begin(sys.executable, '-m', 'cifar10_nbdev.train', *WORDS, '--nepochs', '200')
+    first = project.begin_train(*WORDS, '--nepochs', '200')
     project.wait_for('epoch 1/200')
     before = time.monotonic()
     second = project.train(*WORDS)
@@ -226,7 +226,7 @@ def test_small_and_read_only_disks(project, mounted):
 
 def test_disk_that_fills_up_meanwhile(undisturbed, project, mounted):
     disk = mounted('size=100m')
-    process = project.begin(sys.executable, '-m', 'cifar10_nbdev.train', *WORDS, '--output_dir', str(disk))
+    process = project.begin_train(*WORDS, '--output_dir', str(disk))
     project.wait_for('epoch 2/3')
     with open(disk/'rubbish', 'wb') as f:
         try:

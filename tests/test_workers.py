@@ -11,7 +11,7 @@ TRAIN = ['-m', 'cifar10_nbdev.train', *SMALL]
 
 @pytest.mark.long   # 02ca_workers has it in double precision
 def test_two_workers_train_as_one_process_does(project):
-    one, two = project.train(*SMALL, '--output_dir', 'output/one', OMP_NUM_THREADS='1'), project(*TORCHRUN, *TRAIN, '--output_dir', 'output/two', OMP_NUM_THREADS='1')
+    one, two = project(sys.executable, *TRAIN, '--output_dir', 'output/one', OMP_NUM_THREADS='1'), project(*TORCHRUN, *TRAIN, '--output_dir', 'output/two', OMP_NUM_THREADS='1')
     assert one.returncode == two.returncode == 0, two.stderr
     assert two.stdout.count('epoch 3/3') == 1                     # one of them speaks
     a, b = project.metrics('output/one'), project.metrics('output/two')
