@@ -92,5 +92,5 @@ def project(tmp_path): return Project(tmp_path)
 def trained(tmp_path_factory):
     "A project without data or network in which the command line has trained one epoch: on shapes10, since it was told `auto`."
     p = Project(tmp_path_factory.mktemp('trained'))
-    p.done = p(sys.executable, '-m', 'cifar10_nbdev.train', '--dataset', 'auto', '--nepochs', '1', '--seed', '5', '--batch_size', '25', '--subset', '2000')
+    p.done = p(sys.executable, '-m', 'cifar10_nbdev.train', '--dataset', 'auto', '--nepochs', '1', '--seed', '5', '--batch_size', '25', '--subset', '2000', '--precision', 'float32')
     return p

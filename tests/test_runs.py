@@ -25,7 +25,7 @@ def test_command_line_trains(trained):
 
 
 def test_papermill_gives_the_same_numbers_from_any_folder(trained, project):
-    done = project.papermill('-p', 'dataset', 'shapes10', '-p', 'nepochs', '1', '-p', 'seed', '5', '-p', 'batch_size', '25', '-p', 'subset', '2000',
+    done = project.papermill('-p', 'dataset', 'shapes10', '-p', 'nepochs', '1', '-p', 'seed', '5', '-p', 'batch_size', '25', '-p', 'subset', '2000', '-p', 'precision', 'float32',
                              notebook='03_train.ipynb', out='../output/run.ipynb', cwd='nbs')
     assert done.returncode == 0, done.stderr
     assert set(project.files()) == FILES | {'run.ipynb', 'report.ipynb'}          # output/ is the project's, though papermill was called in nbs/
