@@ -28,6 +28,7 @@ $(STAMP): requirements.txt settings.ini setup.py
 	@echo 'Setting up $(VENV): about 3 minutes and 6 GB with the CUDA build of torch, once'
 	$(if $(filter cpu,$(TORCH)),$(BIN)/pip install -q --index-url https://download.pytorch.org/whl/cpu $(TORCH_PAIR))
 	$(BIN)/pip install -q --no-compile -r requirements.txt
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true   # by all cores at once, where pip takes one; some packages hold files for other Pythons
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@mkdir -p $(VENV)/ipython/profile_default
 	@cp docker/ipython_kernel_config.py $(VENV)/ipython/profile_default/
