@@ -228,9 +228,9 @@ def test_disk_that_fills_up_meanwhile(undisturbed, project, mounted):
     disk = mounted('size=100m')
     process = project.begin_train(*WORDS, '--output_dir', str(disk))
     project.wait_for('epoch 2/3')
-    with open(disk/'rubbish', 'wb') as f:
+    with open(disk/'rubbish', 'wb', buffering=0) as f:      # a buffer would be written once more by close()
         try:
-            while f.write(bytes(1 << 16)): f.flush()
+            while f.write(bytes(1 << 16)): pass
         except OSError: pass
     assert process.wait(120) == 2
     last = (project.root/'said.txt').read_text().splitlines()[-1]
