@@ -21,7 +21,7 @@ def network(project):
     torch.manual_seed(0)
     net = make_model('cnn')
     with torch.no_grad():
-        net.head[-1].weight.mul_(40)
+        net.head[-1].weight.mul_(15)
         middle = energy(net.eval()(normalise(make_shapes(10, 1)[0], torch.tensor([.5]*3), torch.tensor([.25]*3)))).median().item()   # about half are called unlike
     info = dict(model='cnn', own=False, dataset='shapes10', classes=list(SHAPES), input=[3, 32, 32], mean=[.5]*3, std=[.25]*3, unlike=dict(score='energy', threshold=middle, part=.5, of='test'), test_accuracy=.1, weights_sha256='')
     (project.out/'model.safetensors').write_bytes(pack(net.state_dict(), info))
@@ -44,7 +44,6 @@ def test_page_answers_like_pytorch(network, tmp_path):
         page.goto(f'file://{network}/demo.html')
         page.get_by_text('Ready.').wait_for(timeout=60_000)
         assert page.get_by_role('table').count() == 0                     # nothing is shown before anything was asked
-        differ = 0
         for i, (im, size) in enumerate(zip(x, sizes)):
             file = tmp_path/f'{i}.png'
             Image.fromarray(im.permute(1, 2, 0).numpy()).resize(size, Image.Resampling.BICUBIC).save(file)
@@ -57,8 +56,8 @@ def test_page_answers_like_pytorch(network, tmp_path):
             shown = {name: float(number)/100 for name, number, _ in rows}
             assert max(abs(shown[name] - p) for name, p in right['top']) < .002, (size, shown, right)     # they are shown to a thousandth
             warned.append('do not believe' in page.locator('#said').inner_text())
-            differ += warned[-1] != right['unlike']
-        assert {*warned} == {True, False} and differ <= 1                 # a pixel rounded otherwise in shrinking may take one picture across the threshold
+            assert warned[-1] == right['unlike']
+        assert {*warned} == {True, False}
         page.screenshot(path=tmp_path/'demo.png')
         assert page.evaluate('document.documentElement.scrollWidth') <= 390
         (tmp_path/'text.png').write_text('no picture')
