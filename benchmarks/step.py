@@ -54,7 +54,7 @@ def main():
     print(f'torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads\n')
     print('| network | precision | batch | data | forward | backward | optimiser | images/s | billion multiply-adds/s | of the peak |\n|---|---|---|---|---|---|---|---|---|---|')
     dtypes = dict.fromkeys((torch.float32, pick_dtype('auto', torch.device('cpu'))))
-    for name, dtype in [(n, d) for n in ('cnn', 'fast', 'wide') for d in dtypes]*2:   # alternating, since other work on the machine comes and goes
+    for name, dtype in [(n, d) for n in ('cnn', 'fast', 'deep') for d in dtypes]*2:   # alternating, since other work on the machine comes and goes
         top, t = peak(dtype), step_times(name, dtype, data)
         whole = sum(t[k] for k in ('data', 'forward', 'backward', 'optimiser'))
         speed = t['batch_size']/whole

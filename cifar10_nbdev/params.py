@@ -33,7 +33,7 @@ SPECS = dict(
     output_dir = Spec(str, lambda v: v.strip() and '\0' not in v, 'a path'),
     valid_size = Spec(int, lambda v: 0 <= v < 50_000, 'a whole number from 0 (none) to 49999'),
     subset     = Spec(int, lambda v: 0 <= v <= 50_000, 'a whole number from 1 to 50000, or 0 (all)'),
-    model      = Spec(str, lambda v: v in ('cnn', 'fast', 'wide'), "'cnn', 'fast', 'wide', or a function of the number of classes that makes a network"),
+    model      = Spec(str, lambda v: v in ('cnn', 'fast', 'deep'), "'cnn', 'fast', 'deep', or a function of the number of classes that makes a network"),
     batch_size = Spec(int, lambda v: 2 <= v <= 50_000, "a whole number from 2 to 50000, or None (the recipe's)", optional=True),
     lr         = Spec(float, lambda v: 0 < v <= 100, "a number above 0, at most 100, or None (the recipe's)", optional=True),
     wd         = Spec(float, lambda v: 0 <= v <= 100, "a number from 0 to 100, or None (the recipe's)", optional=True),

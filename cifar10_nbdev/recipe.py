@@ -111,7 +111,7 @@ def recipe(
     "The recipe of a run. Where `lr` is given, AdamW's rate keeps its proportion to it."
     base = Recipe(shift=4, cutout=8, wd=.05) if nepochs >= 20 else Recipe()
     if model == 'cnn' and nepochs >= 20: base = replace(base, lr=.025, momentum=.6, hold=True)
-    if model in ('fast', 'wide'):
+    if model in ('fast', 'deep'):
         slower = min(1, 5/nepochs)**.5
         base = replace(base, batch_size=250, lr=.1*slower, adam_lr=.015*slower, momentum=.6, hold=True, warm=.1, label_smoothing=.2)
     given = {k: v for k, v in given.items() if v is not None}
