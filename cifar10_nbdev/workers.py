@@ -6,7 +6,7 @@
 __all__ = ['join', 'from_first', 'norm_of_all', 'dropout_of_all', 'Workers']
 
 # %% ../nbs/02ca_workers.ipynb #afb5a2d6
-import os
+import atexit, os
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -25,6 +25,7 @@ def join() -> tuple[int, int]:  # this worker's number, from 0; how many there a
         cuda = torch.cuda.is_available()
         if cuda: torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
         dist.init_process_group('nccl' if cuda else 'gloo')
+        atexit.register(dist.destroy_process_group)   # its threads, left running, may abort the process at its end: torchrun would call a finished run failed
     return dist.get_rank(), dist.get_world_size()
 
 def from_first(
