@@ -29,7 +29,7 @@ def timed(func) -> float:
 def step_times(name: str, dtype: torch.dtype, data, n: int = 25) -> dict:
     "Median seconds of a step's parts."
     r = recipe(name, 10)
-    dls = get_dls(data, r.batch_size, 'cpu', cut=r.cutout, shift=r.shift)
+    dls = get_dls(data, r.batch_size, 'cpu', cut=r.cutout, shift=r.shift, mix=r.cutmix)
     learn = make_learner(make_model(name), dls, r, dtype=dtype)
     learn.nepochs = 10
     batches, rows = iter(dls.train), []

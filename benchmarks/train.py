@@ -30,7 +30,7 @@ def train(model: str, nepochs: int, seed: int, precision: str) -> dict:
     set_seed(seed)
     start = time.perf_counter()
     r = recipe(model, nepochs)
-    dls = get_dls(data, r.batch_size, device, seed, r.cutout, r.shift)
+    dls = get_dls(data, r.batch_size, device, seed, r.cutout, r.shift, r.cutmix)
     dtype = pick_dtype(precision, device)
     learn = make_learner(make_model(model), replace(dls, valid=[next(iter(dls.train_plain))]), r, dtype=dtype)   # after each epoch it looks at one batch only
     learn.fit(nepochs)

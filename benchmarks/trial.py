@@ -29,7 +29,7 @@ def main(model: str, nepochs: str, *changes: str):
     set_seed(seed)
     start = time.perf_counter()
     make = partial(Fast, widths=tuple(map(int, own['widths'].split(',')))) if 'widths' in own else model
-    dls = get_dls(data, r.batch_size, 'cpu', seed, r.cutout, r.shift)
+    dls = get_dls(data, r.batch_size, 'cpu', seed, r.cutout, r.shift, r.cutmix)
     learn = make_learner(make_model(make), dls, r, dtype=pick_dtype(own.get('precision', 'auto'), dls.train.x.device))
     learn.fit(nepochs)
     seconds = time.perf_counter() - start

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHAPES_SIZES', 'title_of', 'Data', 'shapes10', 'cifar10', 'get_data', 'stratified', 'split', 'channel_stats',
-           'normalise', 'flip_shift', 'cutout', 'Batches', 'DataLoaders', 'get_dls']
+           'normalise', 'flip_shift', 'square', 'cutout', 'cutmix', 'Batches', 'DataLoaders', 'get_dls']
 
 # %% ../nbs/01_data.ipynb #bcb5c6e0
 import os
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .core import UserError, in_root
@@ -160,16 +161,38 @@ def flip_shift(
     return x.permute(0, 2, 3, 1)[i[:, None, None], rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
 
 # %% ../nbs/01_data.ipynb #7e73e3f4
+def square(
+    x: Tensor,     # images, B×C×H×W
+    size: Tensor,  # of the square in each, in pixels, int64 B
+    y0: Tensor,    # its upper row, int64 B; it may begin outside
+    x0: Tensor     # its left column
+) -> Tensor:       # which pixels lie in it, bool B×1×H×W
+    "A square in each image, cut off by the border."
+    span = lambda n, first: ((r := torch.arange(n, device=x.device) - first[:, None]) >= 0) & (r < size[:, None])
+    rows, cols = span(x.shape[2], y0), span(x.shape[3], x0)
+    return (rows[:, :, None] & cols[:, None, :])[:, None]
+
 def cutout(
     x: Tensor,    # images, normalised, B×C×H×W
     size: int,    # of the square, in pixels
-    y0: Tensor,   # its upper row in each image, int64 B; it may begin outside
-    x0: Tensor    # its left column
+    y0: Tensor,   # as in `square`
+    x0: Tensor
 ) -> Tensor:      # B×C×H×W
     "Images with a square of zeros, which is the mean colour."
-    span = lambda n, first: ((r := torch.arange(n, device=x.device) - first[:, None]) >= 0) & (r < size)
-    rows, cols = span(x.shape[2], y0), span(x.shape[3], x0)
-    return x.masked_fill((rows[:, :, None] & cols[:, None, :])[:, None], 0.)
+    return x.masked_fill(square(x, torch.full_like(y0, size), y0, x0), 0.)
+
+# %% ../nbs/01_data.ipynb #d81f3b64
+def cutmix(
+    x: Tensor,        # images, B×C×H×W
+    y: Tensor,        # their labels, int64 B
+    other_x: Tensor,  # other images, B×C×H×W
+    other_y: Tensor,  # int64 B
+    where: Tensor,    # the pixels that are taken from them, bool B×1×H×W, see `square`
+    n_classes: int
+) -> tuple[Tensor, Tensor]:  # B×C×H×W, and each class's part of the pixels, float B×`n_classes`
+    "Images with a piece of another."
+    y, other_y = (F.one_hot(k, n_classes).to(x) for k in (y, other_y))
+    return torch.where(where, other_x, x), torch.lerp(y, other_y, where.to(x).mean((2, 3)))
 
 # %% ../nbs/01_data.ipynb #1ceb1a48
 class Batches:
@@ -182,9 +205,11 @@ class Batches:
         std: Tensor,                      # 3, of the training set
         g: torch.Generator|None = None,   # on the images' device; None: in order, as they are
         shift: int = 2,                   # pixels at most, in each direction
-        cut: int = 0                      # size of the square that `cutout` hides; 0: none
+        cut: int = 0,                     # size of the square that `cutout` hides; 0: none
+        mix: float = 0,                   # part of the images that get a piece of another one (`cutmix`); then labels are probabilities, float B×`n_classes`
+        n_classes: int = 10
     ):
-        self.x, self.y, self.batch_size, self.g, self.shift, self.cut = x, y, batch_size, g, shift, cut
+        self.x, self.y, self.batch_size, self.g, self.shift, self.cut, self.mix, self.n_classes = x, y, batch_size, g, shift, cut, mix, n_classes
         self.mean, self.std = mean.to(x.device), std.to(x.device)
         self.epoch = 0                    # how often it was gone through
         self.n, self.share = 0, lambda t: t   # images in the batch at hand; of what is drawn for all of them, the part that is this process's (see `workers`)
@@ -200,13 +225,21 @@ class Batches:
         if not self.cut: return xb
         return cutout(xb, self.cut, *(draw(0, n) - self.cut//2 for n in xb.shape[2:]))   # its middle is anywhere
 
+    def _mixed(self, xb: Tensor, yb: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        "A batch of which some images have a square of images `j`."
+        draw = lambda: self.share(torch.rand(self.n, generator=self.g, device=self.x.device))
+        size = (xb.shape[2]*draw().sqrt()*(draw() < self.mix)).long()
+        where = square(xb, size, *((n*draw()).long() - size//2 for n in xb.shape[2:]))
+        return cutmix(xb, yb, self._augmented(j), self.y[j], where, self.n_classes)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         n, dev = len(self.x), self.x.device
         order = torch.randperm(n, generator=self.g, device=dev) if self.g else torch.arange(n, device=dev)
-        for i in order.split(self.batch_size):
-            self.n, i = len(i), self.share(i)
-            xb = self._augmented(i) if self.g else normalise(self.x[i], self.mean, self.std)
-            yield xb.contiguous(memory_format=torch.channels_last), self.y[i]
+        for batch in order.split(self.batch_size):
+            self.n, i = len(batch), self.share(batch)
+            xb, yb = self._augmented(i) if self.g else normalise(self.x[i], self.mean, self.std), self.y[i]
+            if self.mix: xb, yb = self._mixed(xb, yb, self.share(batch.roll(1)))
+            yield xb.contiguous(memory_format=torch.channels_last), yb
         self.epoch += 1
 
 # %% ../nbs/01_data.ipynb #cdae4198
@@ -224,11 +257,12 @@ def get_dls(
     device: torch.device|str = 'cpu',
     seed: int = 0,         # of shuffling and augmentation
     cut: int = 0,          # see `Batches`
-    shift: int = 2         # see `Batches`
+    shift: int = 2,        # see `Batches`
+    mix: float = 0         # see `Batches`
 ) -> DataLoaders:
     "Batches of a data set on `device`, normalised by its training set's mean and deviation."
     data, (mean, std) = data.to(device), channel_stats(data.train_x)
     g = torch.Generator(device).manual_seed(seed)
     plain = lambda x, y: Batches(x, y, 500, mean, std)
-    return DataLoaders(Batches(data.train_x, data.train_y, batch_size, mean, std, g, shift, cut), plain(data.train_x[:10_000], data.train_y[:10_000]),
+    return DataLoaders(Batches(data.train_x, data.train_y, batch_size, mean, std, g, shift, cut, mix, len(data.classes)), plain(data.train_x[:10_000], data.train_y[:10_000]),
                        plain(data.test_x, data.test_y), None if data.valid_x is None else plain(data.valid_x, data.valid_y))

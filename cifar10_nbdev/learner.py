@@ -38,7 +38,7 @@ class Recorder(Callback):
         preds = learn.preds.detach().float()
         self.n += len(learn.yb)
         self.loss += F.cross_entropy(preds, learn.yb, reduction='sum')
-        self.right += (preds.argmax(1) == learn.yb).sum()
+        self.right += (preds.argmax(1) == (learn.yb.argmax(1) if learn.yb.ndim > 1 else learn.yb)).sum()   # of a mixed image the larger part counts
         self.lr = learn.opt.param_groups[0]['lr']
 
     def after_epoch(self, learn: 'Learner'):

@@ -357,7 +357,7 @@ def train(run: Run):
     "Train until `nepochs` epochs are done, or until it is stopped by hand."
     run.stop = False
     set_seed(run.p['seed'])
-    dls = get_dls(run.data, run.recipe.batch_size, run.device, run.p['seed'], run.recipe.cutout, run.recipe.shift)
+    dls = get_dls(run.data, run.recipe.batch_size, run.device, run.p['seed'], run.recipe.cutout, run.recipe.shift, run.recipe.cutmix)
     about = dict(identity=run.identity, started=run.metrics['started'], resumed=run.metrics['resumed'])
     run.folder.files['checkpoint.safetensors'] = None
     cbs = [FiniteLoss(), Progress(run), Reporter(run), *([] if run.rank else [Checkpointer(run.out/'checkpoint.safetensors', about)]), Stop(run), *([Workers(run.rank, run.world)] if run.world > 1 else [])]
