@@ -118,8 +118,8 @@ class Recipe:
     label_smoothing: float = .1
     shift: int = 2                 # see `data.Batches`
     cutout: int = 0
-    cutmix: float = 0              # part of the images
-    mild: float = 0                # see `MildEnd`
+    cutmix: float = 0.             # part of the images
+    mild: float = 0.               # see `MildEnd`
 
 def recipe(
     model: str|Callable,  # as in `make_model`; a function gets the CNN's recipe, its filters left alone
