@@ -94,15 +94,20 @@ class MildEnd(Callback):
     def __init__(self, part: float): self.part = part
 
     def before_fit(self, learn: Learner):
-        "What holds until then."
+        "What holds until then, to which `after_fit` returns."
         b = learn.dls.train
-        if self.part: self.full = getattr(self, 'full', (b.shift, b.cut, b.mix))
+        if self.part: self.full = b.shift, b.cut, b.mix
 
     def before_epoch(self, learn: Learner):
         "From the epochs done, and all there will be."
         if not self.part: return
         b, (shift, cut, mix) = learn.dls.train, self.full
         b.shift, b.cut, b.mix = (shift, cut, mix) if learn.epoch < round(learn.nepochs*(1 - self.part)) else (min(shift, 2), 0, 0)
+
+    def after_fit(self, learn: Learner):
+        "As it was."
+        b = learn.dls.train
+        if self.part: b.shift, b.cut, b.mix = self.full
 
 # %% ../nbs/02b_recipe.ipynb #6f2d83aa
 class GrowingDropout(Callback):
