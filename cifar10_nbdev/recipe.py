@@ -152,7 +152,7 @@ def recipe(
     "The recipe of a run. Where `lr` is given, AdamW's rate keeps its proportion to it."
     base = Recipe(shift=4, cutout=8, wd=.05) if nepochs >= 20 else Recipe()
     if model == 'cnn' and nepochs >= 20: base = replace(base, lr=.025, momentum=.6, hold=True)
-    if model == 'cnn' and 10 <= nepochs < 20: base = replace(base, grow=.9)
+    if model == 'cnn' and nepochs >= 10: base = replace(base, grow=.9)
     if model == 'deep' and nepochs >= 20: base = replace(base, cutout=0, cutmix=.5, mild=.2)
     if model in ('fast', 'deep'):
         slower = min(1, 5/nepochs)**.5
