@@ -111,7 +111,7 @@ class MildEnd(Callback):
 
 # %% ../nbs/02b_recipe.ipynb #6f2d83aa
 class GrowingDropout(Callback):
-    "Dropout grows from none to the network's own over the first `part` of all steps."
+    "Dropout grows in a straight line, from none to the network's own after `part` of all steps; with 2, half of it is reached at the end."
     def __init__(self, part: float): self.part, self.own = part, []
 
     def before_fit(self, learn: Learner):
@@ -142,7 +142,7 @@ class Recipe:
     cutout: int = 0
     cutmix: float = 0.             # part of the images
     mild: float = 0.               # see `MildEnd`
-    grow: float = 0.               # see `GrowingDropout`
+    grow: float = 2.               # see `GrowingDropout`
 
 def recipe(
     model: str|Callable,  # as in `make_model`; a function gets the CNN's recipe, its filters left alone
@@ -150,9 +150,8 @@ def recipe(
     **given               # what is asked for; None leaves it open
 ) -> Recipe:
     "The recipe of a run. Where `lr` is given, AdamW's rate keeps its proportion to it."
-    base = Recipe(shift=4, cutout=8, wd=.05) if nepochs >= 20 else Recipe()
+    base = Recipe(shift=4, cutout=8, wd=.05) if nepochs >= 20 else Recipe(grow=max(2, 20/nepochs))
     if model == 'cnn' and nepochs >= 20: base = replace(base, lr=.025, momentum=.6, hold=True)
-    if model == 'cnn' and nepochs >= 10: base = replace(base, grow=.9)
     if model == 'deep' and nepochs >= 20: base = replace(base, cutout=0, cutmix=.5, mild=.2)
     if model in ('fast', 'deep'):
         slower = min(1, 5/nepochs)**.5
