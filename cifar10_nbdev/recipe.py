@@ -112,7 +112,11 @@ class MildEnd(Callback):
 # %% ../nbs/02b_recipe.ipynb #6f2d83aa
 class GrowingDropout(Callback):
     "Dropout grows in a straight line, from none to the network's own after `part` of all steps; with 2, half of it is reached at the end."
-    def __init__(self, part: float): self.part, self.own = part, []
+    def __init__(
+        self,
+        part: float,
+        constant: bool = False   # whether it stays at what it would be after half of the steps, for compiled networks
+    ): self.part, self.constant, self.own = part, constant, []
 
     def before_fit(self, learn: Learner):
         "The network's own, to which `after_fit` returns."
@@ -120,7 +124,8 @@ class GrowingDropout(Callback):
 
     def before_batch(self, learn: Learner):
         "From the steps done, and all there will be."
-        for m, p in self.own: m.p = p*min(1, learn.step/(learn.nepochs*len(learn.dls.train))/self.part)
+        done = .5 if self.constant else learn.step/(learn.nepochs*len(learn.dls.train))
+        for m, p in self.own: m.p = p*min(1, done/self.part)
 
     def after_fit(self, learn: Learner):
         "As it was."
@@ -194,6 +199,6 @@ def make_learner(
     torch.set_float32_matmul_precision('high')   # TF32, where there is any
     model = model.to(dls.train.x.device, memory_format=torch.channels_last)
     if hasattr(model, 'whiten'): model.whiten(torch.cat([xb for xb, _ in islice(dls.train_plain, 10)]))
-    if compile: compile_model(model)
+    compiled = compile and compile_model(model)
     opt = make_optimizer(model, r.lr, r.wd, r.adam_lr, r.momentum, r.hold, dtype != torch.float16)   # fused, it would take the scaler's work upon itself
-    return Learner(model, dls, opt, partial(F.cross_entropy, label_smoothing=r.label_smoothing), [OneCycle(r.warm), MildEnd(r.mild), GrowingDropout(0. if compile else r.grow), *cbs], dtype)
+    return Learner(model, dls, opt, partial(F.cross_entropy, label_smoothing=r.label_smoothing), [OneCycle(r.warm), MildEnd(r.mild), GrowingDropout(r.grow, compiled), *cbs], dtype)
