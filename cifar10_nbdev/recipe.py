@@ -111,7 +111,7 @@ class MildEnd(Callback):
 
 # %% ../nbs/02b_recipe.ipynb #6f2d83aa
 class GrowingDropout(Callback):
-    "Dropout grows in a straight line, from none to the network's own after `part` of all steps; with 2, half of it is reached at the end."
+    "Dropout grows in a straight line, from none to the network's own after `part` of all steps; with 2, half of it is reached at the end; 0 leaves it alone."
     def __init__(
         self,
         part: float,
