@@ -1,5 +1,7 @@
 # Two commands do everything on a fresh machine: `make train` (NEPOCHS=40 PARAMS="-p lr 1e-3") and `make test`.
-# The others: setup, lab (LAB="--port 8889"), test-long, bench (TARGET=90 SEEDS=3), bench-peers, burst-test, release-check, lint, audit, readme, docs, demo (MODEL=output), lock, clean. TORCH=cpu takes torch's CPU build, VENV=path another environment.
+# The others: setup, lab (LAB="--port 8889"), notebooks, readme, docs, demo (MODEL=output), bench (TARGET=90 SEEDS=3),
+# bench-peers, test-long, burst-test, release-check, style, lint, audit, lock, clean.
+# TORCH=cpu takes torch's CPU build, VENV=path another environment.
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?=
@@ -14,9 +16,10 @@ SHAPES = -p dataset shapes10 -p subset 4000 -p nepochs 3
 TORCH_PAIR = $(shell grep -E '^torch(vision)?==' requirements.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup train test test-long lab bench bench-peers burst-test release-check lint audit readme docs demo lock clean
+.PHONY: help setup train test style notebooks test-long lab bench bench-peers burst-test release-check lint audit \
+  readme docs demo lock clean
 help:
-	@sed -n '1,2s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 setup: $(STAMP)
 
@@ -38,9 +41,19 @@ train: $(STAMP)
 	IPYTHONDIR=$(abspath $(VENV))/ipython $(BIN)/papermill nbs/03_train.ipynb output/run.ipynb --no-progress-bar -p dataset auto $(if $(NEPOCHS),-p nepochs $(NEPOCHS)) $(PARAMS)
 	$(BIN)/jupyter nbconvert output/run.ipynb --to html --output run.html --log-level ERROR $(REPORT)
 
-test: $(STAMP)
+test: style
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+
+# what ruff.toml asks of notebooks, tests and benchmarks
+style: $(STAMP)
+	$(BIN)/ruff check -q
+
+# what the notebooks show: each is run in its place, cleaned, and keeps its outputs (about 5 minutes on 2 CPU cores)
+SHOWN = $(filter-out nbs/03_train.ipynb nbs/04_compare.ipynb,$(sort $(wildcard nbs/*.ipynb)))
+notebooks: $(STAMP)
+	cd nbs && for n in $(notdir $(SHOWN)); do IN_TEST=1 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level WARN $$n || exit 1; done
+	$(BIN)/nbdev_clean
 
 # killed, stopped and damaged runs as often as docs/lab-log.md says, a sweep whose worker is killed, two workers: more than 10 minutes
 test-long: $(STAMP)

@@ -9,6 +9,8 @@ parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 link = f"]({cfg['git_url']}/raw/{cfg['branch']}/docs/"   # PyPI knows no relative links
 
+def needs(*names): return ' '.join(cfg[f'{name}_requirements'] for name in names).split()
+
 setup(
     name=cfg['lib_name'],
     version=cfg['version'],
@@ -24,7 +26,9 @@ setup(
     packages=[cfg['lib_name']],
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={name: [word for part in parts for word in cfg[f'{part}_requirements'].split()] for name, parts in dict(dev=('dev', 'onnx', 'sweep'), onnx=('onnx',), sweep=('sweep',)).items()},
-    entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
+    extras_require=dict(onnx=needs('onnx'), sweep=needs('sweep'),
+                        dev=needs('dev', 'onnx', 'sweep')),
+    entry_points=dict(console_scripts=cfg['console_scripts'].split(),
+                      nbdev=[f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]),
     zip_safe=False,
 )

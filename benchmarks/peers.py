@@ -1,60 +1,88 @@
-"""The same CNN, AdamW and batches of 128 in fastai, in Lightning, in a plain loop and in ours (benchmarks/peers/*.py). `make bench-peers`
+"""The same CNN, AdamW and batches of 128 in fastai, in Lightning, in a plain loop and in ours
+(benchmarks/peers/*.py).
 
-Each script is run as its users would run it, as a process, for 1 epoch and for 2: the difference is an epoch's seconds, evaluation included, and what is left of the first is the start-up (below zero where two runs differ by more than it: take more --rounds). Lines are those of the script that
-are neither empty nor a docstring. All read a folder of PNGs, as `ImageFolder` and fastai do; ours keeps it decoded from its first run on, which is made before and timed on its own.
+    make bench-peers     or, of what is installed here: python benchmarks/peers.py --tiny
+
+Each script is run as its users would run it, as a process, for 1 epoch and for 2: the difference is
+an epoch's seconds, evaluation included, and what is left of the first is the start-up (below zero
+where two runs differ by more than it: take more --rounds). Lines are those of the script that are
+not empty, no docstring and no comment. All read a folder of PNGs, as `ImageFolder` and fastai do;
+ours keeps it decoded from its first run on, which is made before and timed on its own.
+
+With --tiny and --n, the decoded copy is written here, from memory: read from the folder, ours would
+refuse a fraction of CIFAR-10. --tiny leaves out the scripts whose libraries are not installed, and
+runs the others in one process.
 """
-import argparse, subprocess, sys, tempfile, time
+import tempfile
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
-from PIL import Image
+from cifar10_nbdev.cifar10 import files_digest, write_cache
+from cifar10_nbdev.data import Data, make_data
 
-from cifar10_nbdev.data import cifar10
+from common import cifar10_or_tiny, options, run_script, timed, tiny_cifar10, write_tree
 
 HERE = Path(__file__).resolve().parent/'peers'
+DECODE = 'import sys; from cifar10_nbdev.cifar10 import load_cifar10; load_cifar10(sys.argv[1])'
 
 
-def tree(root: Path, n: int|None = None):
-    "The data set as root/train/<class>/<number>_<class>.png, and test likewise."
-    data = cifar10(None, lambda line: None)
-    for part, x, y in (('train', data.train_x, data.train_y), ('test', data.test_x, data.test_y)):
-        for name in data.classes: (root/part/name).mkdir(parents=True)
-        for i, (image, k) in enumerate(zip(x[:n].permute(0, 2, 3, 1).numpy(), y.tolist())):
-            Image.fromarray(image).save(root/part/data.classes[k]/f'{i}_{data.classes[k]}.png', compress_level=1)
+def first(data: Data, n: int) -> Data:
+    "The first `n` images of each part."
+    tensors = (getattr(data, name)[:n] for name in ('train_x', 'train_y', 'test_x', 'test_y'))
+    return make_data(data.name, data.classes, tuple(tensors), data.source)
 
 
-def seconds(script: Path, root: Path, nepochs: int) -> float:
-    "Of a whole process."
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, str(script), str(root), str(nepochs)], cwd=root.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode: sys.exit(f'{script.name} failed:\n{done.stdout[-3000:]}')
-    return time.perf_counter() - start
+def decode(data: Data, root: Path, whole: bool):
+    "Make the decoded copy that ours reads: by a process as a run does, or from memory."
+    if whole:
+        seconds = timed(lambda: run_script('-c', DECODE, root, cwd=root.parent))
+        return print(f'ours, decoding once: {seconds:.1f} s', flush=True)
+    cache = root.parent/'data'
+    cache.mkdir()
+    write_cache(data, cache, files_digest(root))
 
 
-def lines(script: Path) -> int:
-    "That a user writes."
-    return sum(bool(line.strip()) and not line.startswith('"') for line in script.read_text().splitlines())
+def measure(script: Path, root: Path, tiny: bool) -> list[float]:
+    "Seconds of the script with 1 epoch and with 2."
+    def run(nepochs): run_script(script, root, nepochs, cwd=root.parent, tiny=tiny)
+    return [timed(partial(run, nepochs)) for nepochs in (1, 2)]
+
+
+def is_installed(script: Path) -> bool:
+    "Whether the library of a script named with_<library> is here."
+    library = script.stem.removeprefix('with_')
+    return library == script.stem or find_spec(library) is not None
+
+
+def n_lines(script: Path) -> int:
+    "The lines that a user writes."
+    lines = map(str.strip, script.read_text().splitlines())
+    return sum(bool(line) and not line.startswith(('"', '#')) for line in lines)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rounds', type=int, default=1, help='how often each is run; the rounds alternate')
-    parser.add_argument('--n', type=int, help='images of each part, for a quick try without ours, which refuses a part of CIFAR-10; default: all')
+    parser = options(__doc__)
+    parser.add_argument('--rounds', type=int, default=1,
+                        help='how often each is run; the rounds alternate')
+    parser.add_argument('--n', type=int,
+                        help='images of each part, for a quick try; default: all')
     args = parser.parse_args()
-    scripts = sorted(s for s in HERE.glob('*.py') if not (args.n and s.stem == 'ours'))
+    scripts = sorted(HERE.glob('*.py'))
+    if args.tiny: scripts = list(filter(is_installed, scripts))
+    data = tiny_cifar10() if args.tiny else cifar10_or_tiny(tiny=False)
+    if args.n: data = first(data, args.n)
+    times = {s: [] for s in scripts}
     with tempfile.TemporaryDirectory() as tmp:
         root = Path(tmp)/'cifar10'
-        tree(root, args.n)
-        if not args.n:
-            start = time.perf_counter()
-            subprocess.run([sys.executable, '-c', 'import sys; from cifar10_nbdev.data import cifar10; cifar10(sys.argv[1])', str(root)], cwd=root.parent, check=True)
-            print(f'ours, decoding once: {time.perf_counter() - start:.1f} s')
-        rows = {s: [] for s in scripts}
+        write_tree(data, root)
+        decode(data, root, whole=not (args.tiny or args.n))
         for _ in range(args.rounds):
-            for s in scripts: rows[s].append((seconds(s, root, 1), seconds(s, root, 2)))
+            for s in scripts: times[s].append(measure(s, root, args.tiny))
     print('| script | an epoch | start-up | lines |\n|---|---|---|---|')
-    for s, times in rows.items():
-        once, twice = (min(t) for t in zip(*times))
-        print(f'| {s.stem} | {twice - once:.1f} s | {2*once - twice:.1f} s | {lines(s)} |')
+    for s, rows in times.items():
+        once, twice = map(min, zip(*rows))
+        print(f'| {s.stem} | {twice - once:.1f} s | {2*once - twice:.1f} s | {n_lines(s)} |')
 
 
 if __name__ == '__main__': main()

@@ -1,4 +1,5 @@
-"What is promised of runs that go wrong: killed, stopped, sick, crowded, damaged. `pytest tests/test_survive.py --long` does each as often as the lab log says."
+"""What is promised of runs that go wrong: killed, stopped, sick, crowded, damaged.
+`pytest tests/test_survive.py --long` does each as often as the lab log says."""
 import json, os, pickle, random, resource, shutil, signal, subprocess, sys, time
 
 import pytest
@@ -6,21 +7,25 @@ import pytest
 import cifar10_nbdev.train
 from cifar10_nbdev.check import check_run
 from cifar10_nbdev.checkpoint import unpack
+from cifar10_nbdev.cifar10 import CACHE_FILE, read_cache, write_cache
 from cifar10_nbdev.core import UserError
 from cifar10_nbdev.data import shapes10
-from cifar10_nbdev.fetch import KEPT, Arrays, keep, kept
-from cifar10_nbdev.folder import seal, unseal
-from cifar10_nbdev.params import SPECS
+from cifar10_nbdev.params import defaults_of
+from cifar10_nbdev.record import seal, unseal
 
-from conftest import Project
+from conftest import PAPERMILL, Project, is_refusal
 
 SMALL = dict(dataset='shapes10', subset='300', nepochs='3', seed='7', batch_size='50', shift='2')
 WORDS = [w for k, v in SMALL.items() for w in (f'--{k}', v)]
 INJECT = [w for k, v in SMALL.items() for w in ('-p', k, v)]
-DEFAULTS = {n: getattr(cifar10_nbdev.train, n) for n in SPECS}
+CONTINUING = 'continuing the run of'
+OLD_RUN = '{"started": "20260101T000000Z", "files": ["metrics.json"]}'
 
 
-def result(m): return [{k: v for k, v in row.items() if k != 'seconds'} for row in m['history']], m['weights_sha256'], m['test_accuracy'], m['confusion']
+def result(m):
+    "What an interrupted run must share with one that nobody touched."
+    history = [{k: v for k, v in row.items() if k != 'seconds'} for row in m['history']]
+    return history, m['weights_sha256'], m['test_accuracy'], m['confusion']
 
 
 @pytest.fixture(scope='module')
@@ -36,7 +41,9 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.fixture
-def n(request): return lambda short, long: long if request.config.getoption('--long') else short
+def n(request):
+    "How often something is done: the first number in CI, the second one with --long."
+    return lambda short, long: long if request.config.getoption('--long') else short
 
 
 def whole(folder):
@@ -45,43 +52,68 @@ def whole(folder):
     except UserError: return False
 
 
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def kill_after(process, seconds):
+    "Kill a program after some time, if it still runs then."
+    try: process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def wait_for_file(path, process):
+    "Wait until a program has written a file, or has ended."
+    while not path.exists() and process.poll() is None: time.sleep(.005)
+
+
 @pytest.mark.parametrize('seed', (0, pytest.param(1, marks=pytest.mark.long)))
 def test_killed_at_random_moments_and_resumed(undisturbed, project, n, seed):
-    times, draw, killed, resumed = n(1, 10), random.Random(seed), 0, 0
-    while killed < times:
-        shutil.rmtree(project.out); project.out.mkdir()
-        process = project.begin_train(*WORDS)
-        try: process.wait(undisturbed.seconds*draw.uniform(.2, 1.))
-        except subprocess.TimeoutExpired: process.kill(); process.wait()
-        if whole(project.out): continue                   # it was quicker: no kill
-        killed += 1
+    times, draw, resumed = n(1, 10), random.Random(seed), []
+    checkpoint = project.out/'checkpoint.safetensors'
+    while len(resumed) < times:
+        empty(project.out)
+        process, moment = project.begin_train(*WORDS), draw.uniform(.2, 1.)
+        if not resumed:                       # the first kill comes after the first checkpoint
+            wait_for_file(checkpoint, process)
+            moment *= .2
+        kill_after(process, undisturbed.seconds*moment)
+        if whole(project.out): continue       # it was quicker: no kill
+        left = checkpoint.exists()
         done = project.train(*WORDS)
         assert done.returncode == 0, done.stderr
-        resumed += 'continuing the run of' in done.stdout
+        resumed.append(CONTINUING in done.stdout)
+        assert resumed[-1] == left            # whatever a checkpoint had is not done twice
         assert result(project.metrics()) == result(undisturbed.metrics())
         assert whole(project.out) and not list(project.out.glob('.*.tmp'))
-    print(f'{killed} of {killed} killed, all as undisturbed; {resumed} had a checkpoint to go on from')
-    assert resumed or times == 1
+    print(f'{times} killed, all as undisturbed; {sum(resumed)} had a checkpoint to go on from')
+    assert resumed[0]
 
 
 def test_papermill_killed_and_resumed(undisturbed, project, n):
+    words = 'nbs/03_train.ipynb', 'output/run.ipynb', '--log-output', '--no-progress-bar'
     for _ in range(n(1, 3)):
-        shutil.rmtree(project.out); project.out.mkdir()
-        process = project.begin(sys.executable, '-m', 'papermill', 'nbs/03_train.ipynb', 'output/run.ipynb', '--log-output', '--no-progress-bar', *INJECT)
-        project.wait_for('epoch 2/3')                    # then the first one's checkpoint is whole
-        process.kill()                                   # papermill alone: its kernel lives on for a moment, and the next run waits for it
+        empty(project.out)
+        process = project.begin(*PAPERMILL, *words, *INJECT)
+        project.wait_for('epoch 2/3')     # then the first one's checkpoint is whole
+        process.kill()    # papermill alone: its kernel lives a moment more, the next run waits
         done = project.papermill(*INJECT)
         assert done.returncode == 0, done.stderr
-        assert 'continuing the run of' in done.stderr
+        assert CONTINUING in done.stderr
         assert result(project.metrics()) == result(undisturbed.metrics())
         assert project.check().returncode == 0
-        report = json.loads((project.out/'report.ipynb').read_text())
-        code = [c for c in report['cells'] if c['cell_type'] == 'code']
-        assert all(c['metadata']['papermill']['status'] == 'completed' for c in code) and code[-1]['outputs'] == json.loads((project.out/'run.ipynb').read_text())['cells'][-1]['outputs']
+        books = [json.loads((project.out/f).read_text()) for f in ('report.ipynb', 'run.ipynb')]
+        code = [c for c in books[0]['cells'] if c['cell_type'] == 'code']
+        assert all(c['metadata']['papermill']['status'] == 'completed' for c in code)
+        assert code[-1]['outputs'] == books[1]['cells'][-1]['outputs']
         assert 'test accuracy' in ''.join(str(c['outputs']) for c in code)
     old = project.metrics()['started']
     assert project.train(*WORDS, '--nepochs', '1').returncode == 0
-    assert (project.out/'previous'/old/'report.ipynb').exists() and (project.out/'run.ipynb').exists()
+    assert (project.out/'previous'/old/'report.ipynb').exists()
+    assert (project.out/'run.ipynb').exists()
 
 
 def test_a_new_run_moves_the_finished_one_aside(undisturbed):
@@ -89,8 +121,9 @@ def test_a_new_run_moves_the_finished_one_aside(undisturbed):
     before = {f: (p.out/f).read_bytes() for f in old['files']}
     done = p.train(*WORDS, '--nepochs', '1', '--lr', '.01')
     assert done.returncode == 0 and 'it is complete' in done.stdout
-    assert {f: (p.out/'previous'/old['started']/f).read_bytes() for f in old['files']} == before
-    for f in before: (p.out/f).write_bytes(before[f])     # as it was, for the tests after this one
+    aside = p.out/'previous'/old['started']
+    assert {f: (aside/f).read_bytes() for f in old['files']} == before
+    for f in before: (p.out/f).write_bytes(before[f])     # for the tests after this one
 
 
 def test_ctrl_c_stops_after_the_step_and_the_rest_still_draws(undisturbed, project):
@@ -98,9 +131,11 @@ def test_ctrl_c_stops_after_the_step_and_the_rest_still_draws(undisturbed, proje
     project.wait_for('epoch 2/3')
     process.send_signal(signal.SIGINT)
     assert process.wait(120) == 130
-    m, said = project.metrics(), (project.root/'said.txt').read_text()
-    assert m['status'] == 'interrupted' and 'stopped by hand in epoch' in said and 'Traceback' not in said
-    assert {'model_losses.png', 'confusion_matrix.png', 'wrong_examples.png'} <= set(project.files()) and project.check().returncode == 1
+    printed = project.printed()
+    assert project.metrics()['status'] == 'interrupted'
+    assert 'stopped by hand in epoch' in printed and 'Traceback' not in printed
+    figures = {'model_losses.png', 'confusion_matrix.png', 'wrong_examples.png'}
+    assert figures <= set(project.files()) and project.check().returncode == 1
     done = project.train(*WORDS, '--resume', 'true')
     assert done.returncode == 0, done.stderr
     assert result(project.metrics()) == result(undisturbed.metrics())
@@ -113,17 +148,20 @@ def test_sigterm_ends_with_143(project):
     assert process.wait(60) == 143
     m = project.metrics()
     assert (m['status'], m['reason']) == ('interrupted', 'train: SIGTERM')
-    said = project.check()
-    assert said.returncode == 1 and said.stdout.count('\n') == 1 and 'interrupted (train: SIGTERM)' in said.stdout
+    done = project.check()
+    assert is_refusal(done, 1) and 'interrupted (train: SIGTERM)' in done.stderr
     assert unpack((project.out/'checkpoint.safetensors').read_bytes())[1]['epoch'] >= 1
 
 
 LIVE = '''
 import sys
-from jupyter_client.manager import start_new_kernel
 import nbformat
+from jupyter_client.manager import start_new_kernel
+
 manager, client = start_new_kernel(kernel_name='python3', cwd='.')
+small = "dataset, subset, nepochs, batch_size = 'shapes10', 300, 400, 50"
 failed = []
+
 def hook(message):
     kind, c = message['msg_type'], message['content']
     if kind == 'error': failed.append(c['evalue'])
@@ -132,10 +170,12 @@ def hook(message):
     if kind == 'stream':
         print(c['text'], flush=True)
         if 'epoch 1/' in c['text']: manager.interrupt_kernel()     # JupyterLab's stop button
+
 for cell in nbformat.read('nbs/03_train.ipynb', 4).cells:
     if cell.cell_type != 'code': continue
     client.execute_interactive(cell.source, output_hook=hook, timeout=300)
-    if 'parameters' in cell.metadata.get('tags', []): client.execute_interactive("dataset, subset, nepochs, batch_size = 'shapes10', 300, 400, 50", output_hook=hook)
+    if 'parameters' in cell.metadata.get('tags', []):
+        client.execute_interactive(small, output_hook=hook)
 manager.shutdown_kernel()
 sys.exit(1 if failed else 0)
 '''
@@ -144,23 +184,31 @@ sys.exit(1 if failed else 0)
 def test_stop_button_in_a_live_notebook(project):
     done = project(sys.executable, '-c', LIVE)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert 'of 400; what follows is the network as it is now' in done.stdout and done.stdout.count('shown') == 7 + 2 and 'anew text/plain image/png' in done.stdout     # seven figures; the table at the top, the place of the curves
+    assert 'of 400; what follows is the network as it is now' in done.stdout
+    # seven figures; the result's place and the curves' place, each for a text and a picture
+    assert done.stdout.count('shown') == 7 + 2*2
+    assert 'anew text/plain image/png' in done.stdout
     m = project.metrics()
-    assert m['status'] == 'interrupted' and m['parameters']['resume'] is False and 1 <= len(m['history']) < 400
+    assert m['status'] == 'interrupted' and m['parameters']['resume'] is False
+    assert 1 <= len(m['history']) < 400
 
 
-OWN = '''
+SICK = '''
 import torch
-from cifar10_nbdev.run import *
 from cifar10_nbdev.core import UserError
+from cifar10_nbdev.report import begin, load_data, show_model, start, train
+
 class Sick(torch.nn.Module):
     def __init__(self, n):
         super().__init__()
         self.layer, self.steps = torch.nn.Linear(3072, n), 0
+
     def forward(self, x):
         self.steps += self.training
         return self.layer(x.flatten(1))*(float('nan') if self.steps == 37 else 1)
-run = start(dict({defaults!r}, dataset='shapes10', subset=1000, batch_size=50, nepochs=3, model=Sick))
+
+small = dict(dataset='shapes10', subset=1000, batch_size=50, nepochs=3, model=Sick)
+run = start(dict({defaults!r}, **small))
 try:
     for f in (load_data, begin, show_model, train): f(run)
 except UserError as e: print(e)
@@ -168,8 +216,10 @@ except UserError as e: print(e)
 
 
 def test_nan_at_step_37(project):
-    done = project(sys.executable, '-c', OWN.format(defaults=DEFAULTS))
-    assert done.stdout.splitlines()[-1].startswith('the loss is no finite number at step 37 (epoch 2), with lr 0.0'), done.stdout + done.stderr
+    script = SICK.format(defaults=defaults_of(cifar10_nbdev.train))
+    done = project(sys.executable, '-c', script)
+    sentence = 'the loss is no finite number at step 37 (epoch 2), with lr 0.0'
+    assert done.stdout.splitlines()[-1].startswith(sentence), done.stdout + done.stderr
     m = project.metrics()
     assert m['status'] == 'failed' and 'step 37' in m['reason'] and len(m['history']) == 1
     tensors, info = unpack((project.out/'checkpoint.safetensors').read_bytes())
@@ -177,9 +227,12 @@ def test_nan_at_step_37(project):
 
 
 def test_out_of_memory_says_what_to_try(project):
-    def little(): resource.setrlimit(resource.RLIMIT_DATA, (3 << 30,)*2)
-    done = subprocess.run([sys.executable, '-m', 'cifar10_nbdev.train', '--dataset', 'shapes10', '--batch_size', '10000'], cwd=project.root, env=project.env(), capture_output=True, text=True, preexec_fn=little)
-    assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+    def limit_memory(): resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, 3 << 30))
+    words = [sys.executable, '-m', 'cifar10_nbdev.train', '--dataset', 'shapes10',
+             '--batch_size', '10000']
+    done = subprocess.run(words, cwd=project.root, env=project.env(), capture_output=True,
+                          text=True, preexec_fn=limit_memory)
+    assert is_refusal(done), done.stderr
     assert 'not enough memory on cpu with batch_size=10000: try batch_size=5000' in done.stderr
     assert project.metrics()['status'] == 'failed'
 
@@ -189,13 +242,14 @@ def test_two_runs_in_one_folder(project):
     project.wait_for('epoch 1/200')
     before = time.monotonic()
     second = project.train(*WORDS)
-    assert second.returncode == 2 and second.stderr.count('\n') == 1 and 'another run is writing into' in second.stderr
+    assert is_refusal(second) and 'another run is writing into' in second.stderr
     assert time.monotonic() - before > 10
-    said = project.check()
-    assert said.returncode == 1 and 'is going on' in said.stdout
-    assert first.poll() is None and 'epoch' in (project.root/'said.txt').read_text().splitlines()[-1]
-    first.kill(); first.wait()
-    assert 'was cut off' in project.check().stdout
+    done = project.check()
+    assert is_refusal(done, 1) and 'is going on' in done.stderr
+    assert first.poll() is None and 'epoch' in project.printed().splitlines()[-1]
+    first.kill()
+    first.wait()
+    assert 'was cut off' in project.check().stderr
 
 
 @pytest.fixture
@@ -203,45 +257,61 @@ def mounted(tmp_path):
     "Mounts a tmpfs of a size; skips where that is not allowed."
     places = []
     def mount(options):
-        place = tmp_path/f'disk{len(places)}'; place.mkdir()
-        if subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', place], capture_output=True).returncode: pytest.skip('mounting a small disk takes root')
+        place = tmp_path/f'disk{len(places)}'
+        place.mkdir()
+        command = ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', place]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip('mounting a small disk takes root')
         places.append(place)
         return place
     yield mount
     for place in places: subprocess.run(['umount', '-l', place])
 
 
+def contents(disk):
+    "The files in a folder, without the lock."
+    return {f.name: f.read_bytes() for f in disk.iterdir() if f.name != '.lock'}
+
+
 def test_small_and_read_only_disks(project, mounted):
     disk = mounted('size=2m')
-    (disk/'metrics.json').write_text('{"started": "20260101T000000Z", "files": ["metrics.json"]}'); (disk/'mine.txt').write_text('mine')
-    before = {f.name: f.read_bytes() for f in disk.iterdir()}
+    (disk/'metrics.json').write_text(OLD_RUN)
+    (disk/'mine.txt').write_text('mine')
+    before = contents(disk)
     done = project.train(*WORDS, '--output_dir', str(disk))
-    assert done.returncode == 2 and done.stderr.count('\n') == 1 and 'MB are needed' in done.stderr, done.stderr
-    assert {f.name: f.read_bytes() for f in disk.iterdir() if f.name != '.lock'} == before
+    assert is_refusal(done) and 'MB are needed' in done.stderr, done.stderr
+    assert contents(disk) == before
     subprocess.run(['mount', '-o', 'remount,ro', disk], check=True)
     done = project.train(*WORDS, '--output_dir', str(disk))
-    assert done.returncode == 2 and done.stderr.count('\n') == 1 and 'Read-only file system' in done.stderr, done.stderr
-    assert {f.name: f.read_bytes() for f in disk.iterdir() if f.name != '.lock'} == before
+    assert is_refusal(done) and 'Read-only file system' in done.stderr, done.stderr
+    assert contents(disk) == before
+
+
+def fill(disk, process, seconds):
+    "Fill a disk while a program runs, and take what it gives back too."
+    end = time.monotonic() + seconds
+    with open(disk/'rubbish', 'wb', buffering=0) as f:   # close() would write a buffer once more
+        while process.poll() is None and time.monotonic() < end:
+            try: f.write(bytes(1 << 16))
+            except OSError: time.sleep(.01)
 
 
 def test_disk_that_fills_up_meanwhile(undisturbed, project, mounted):
     disk = mounted('size=100m')
     process = project.begin_train(*WORDS, '--output_dir', str(disk))
     project.wait_for('epoch 2/3')
-    with open(disk/'rubbish', 'wb', buffering=0) as f:      # a buffer would be written once more by close()
-        end = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < end:   # what a checkpoint that replaces another gives back is taken too
-            try: f.write(bytes(1 << 16))
-            except OSError: time.sleep(.01)
+    fill(disk, process, 120)
     assert process.wait(1) == 2
-    last = (project.root/'said.txt').read_text().splitlines()[-1]
+    last = project.printed().splitlines()[-1]
     assert last.startswith('Error: ') and 'No space left on device' in last
-    assert 1 <= unpack((disk/'checkpoint.safetensors').read_bytes())[1]['epoch'] < 3       # the last good one is whole
+    info = unpack((disk/'checkpoint.safetensors').read_bytes())[1]
+    assert 1 <= info['epoch'] < 3                        # the last good one is whole
     assert unseal((disk/'metrics.json').read_bytes())['status'] in ('running', 'failed')
     (disk/'rubbish').unlink()
     done = project.train(*WORDS, '--output_dir', str(disk))
-    assert done.returncode == 0 and 'continuing the run of' in done.stdout, done.stderr
-    assert result(unseal((disk/'metrics.json').read_bytes())) == result(undisturbed.metrics())
+    assert done.returncode == 0 and CONTINUING in done.stdout, done.stderr
+    record = unseal((disk/'metrics.json').read_bytes())
+    assert result(record) == result(undisturbed.metrics())
 
 
 class Trap:
@@ -253,10 +323,13 @@ class Trap:
 def test_malicious_checkpoint_is_refused(undisturbed, project):
     shutil.copytree(undisturbed.out, project.out, dirs_exist_ok=True)
     m = project.metrics()
-    m.pop('sha256'); (project.out/'metrics.json').write_text(seal({**m, 'status': 'running'}))
-    (project.out/'checkpoint.safetensors').write_bytes(pickle.dumps(Trap(project.root/'sprung')))
+    m.pop('sha256')
+    (project.out/'metrics.json').write_text(seal({**m, 'status': 'running'}))
+    trap = pickle.dumps(Trap(project.root/'sprung'))
+    (project.out/'checkpoint.safetensors').write_bytes(trap)
     done = project.train(*WORDS, '--resume', 'true')
-    assert done.returncode == 2 and 'checkpoint.safetensors is damaged, or no checkpoint of ours' in done.stderr
+    assert is_refusal(done)
+    assert 'checkpoint.safetensors is damaged, or no checkpoint of ours' in done.stderr
     assert not (project.root/'sprung').exists()
 
 
@@ -272,18 +345,24 @@ def damaged(blob, draw):
         if b != blob: return bytes(b)
 
 
-def test_corruptions_are_noticed(undisturbed, tmp_path, n):
-    draw, d = random.Random(1), shapes10((300, 100))
-    a = Arrays(*(t.numpy() for t in (d.train_x.permute(0, 2, 3, 1), d.train_y, d.test_x.permute(0, 2, 3, 1), d.test_y)))
-    keep(a, tmp_path, 'somewhere')
-    checkpoint, record, cache = (f.read_bytes() for f in (undisturbed.out/'checkpoint.safetensors', undisturbed.out/'metrics.json', tmp_path/KEPT))
-    silent = 0
+def test_corruptions_are_noticed(undisturbed, tmp_path):
+    draw, data, path = random.Random(1), shapes10((300, 100)), tmp_path/CACHE_FILE
+    write_cache(data, tmp_path, made_from='somewhere')
+    assert read_cache(tmp_path).fingerprint == data.fingerprint
+
+    def read_copy(blob):
+        "The data's decoded copy, once damaged, is either not taken or what it was."
+        path.write_bytes(blob)
+        copy = read_cache(tmp_path)
+        if copy is None or copy.fingerprint == data.fingerprint: raise UserError('noticed')
+
+    readers = {undisturbed.out/'checkpoint.safetensors': unpack,
+               undisturbed.out/'metrics.json': unseal, path: read_copy}
+    blobs = {file: file.read_bytes() for file in readers}
+    unnoticed = []
     for i in range(200):
-        if i % 3 == 2:      # the data's decoded copy: either not taken, or what it was
-            (tmp_path/KEPT).write_bytes(damaged(cache, draw))
-            got = kept(tmp_path)
-            silent += not (got is None or got.fingerprint == a.fingerprint)
-            continue
-        try: unseal(damaged(record, draw)) if i % 3 else unpack(damaged(checkpoint, draw)); silent += 1
-        except UserError: pass
-    assert silent == 0
+        file = list(readers)[i % 3]
+        try: readers[file](damaged(blobs[file], draw))
+        except UserError: continue
+        unnoticed.append((i, file.name))
+    assert unnoticed == []

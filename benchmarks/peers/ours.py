@@ -1,15 +1,15 @@
-"The same with this library's loop and batches."
+"The same with this library's loop and batches, and the schedule that comes with them."
 import sys
 
 import torch
 
-from cifar10_nbdev.core import keep_freed_memory
-from cifar10_nbdev.data import cifar10, get_dls
-from cifar10_nbdev.learner import Learner
+from cifar10_nbdev.cifar10 import load_cifar10
+from cifar10_nbdev.device import keep_freed_memory
 from cifar10_nbdev.model import CNN
+from cifar10_nbdev.recipe import make_learner
 
 keep_freed_memory()
-model = CNN().to(memory_format=torch.channels_last)
-learn = Learner(model, get_dls(cifar10(sys.argv[1]), 128), torch.optim.AdamW(model.parameters(), lr=1e-3))
+learn = make_learner(CNN(), load_cifar10(sys.argv[1]))
+learn.opt = torch.optim.AdamW(learn.model.parameters(), lr=1e-3)
 learn.fit(int(sys.argv[2]))
 print(learn.history[-1])

@@ -11,9 +11,11 @@ from cifar10_nbdev.model import CNN
 
 root, nepochs = sys.argv[1], int(sys.argv[2])
 to_tensor = [T.ToTensor(), T.Normalize((.4914, .4822, .4465), (.2470, .2435, .2616))]
-train = ImageFolder(f'{root}/train', T.Compose([T.RandomCrop(32, 2, padding_mode='reflect'), T.RandomHorizontalFlip(), *to_tensor]))
+moved = [T.RandomCrop(32, 2, padding_mode='reflect'), T.RandomHorizontalFlip()]
+train = ImageFolder(f'{root}/train', T.Compose([*moved, *to_tensor]))
 test = ImageFolder(f'{root}/test', T.Compose(to_tensor))
-train, test = DataLoader(train, 128, shuffle=True, num_workers=2), DataLoader(test, 128, num_workers=2)
+train = DataLoader(train, 128, shuffle=True, num_workers=2)
+test = DataLoader(test, 128, num_workers=2)
 model = CNN()
 opt = torch.optim.AdamW(model.parameters(), lr=1e-3)
 for epoch in range(nepochs):
@@ -24,5 +26,5 @@ for epoch in range(nepochs):
         opt.step()
     model.eval()
     with torch.no_grad():
-        right = sum((model(xb).argmax(1) == yb).sum().item() for xb, yb in test)
-    print(epoch, right/len(test.dataset))
+        correct = sum((model(xb).argmax(1) == yb).sum().item() for xb, yb in test)
+    print(epoch, correct/len(test.dataset))

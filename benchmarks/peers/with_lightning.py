@@ -30,6 +30,9 @@ class Classifier(L.LightningModule):
 if __name__ == '__main__':
     root, nepochs = sys.argv[1], int(sys.argv[2])
     to_tensor = [T.ToTensor(), T.Normalize((.4914, .4822, .4465), (.2470, .2435, .2616))]
-    train = ImageFolder(f'{root}/train', T.Compose([T.RandomCrop(32, 2, padding_mode='reflect'), T.RandomHorizontalFlip(), *to_tensor]))
+    moved = [T.RandomCrop(32, 2, padding_mode='reflect'), T.RandomHorizontalFlip()]
+    train = ImageFolder(f'{root}/train', T.Compose([*moved, *to_tensor]))
     test = ImageFolder(f'{root}/test', T.Compose(to_tensor))
-    L.Trainer(max_epochs=nepochs).fit(Classifier(), DataLoader(train, 128, shuffle=True, num_workers=2), DataLoader(test, 128, num_workers=2))
+    train = DataLoader(train, 128, shuffle=True, num_workers=2)
+    test = DataLoader(test, 128, num_workers=2)
+    L.Trainer(max_epochs=nepochs).fit(Classifier(), train, test)

@@ -1,0 +1,156 @@
+"Every benchmark runs, on a few drawn shapes, prints figures that fit together, and writes nothing."
+import csv, json, os, re, subprocess, sys
+
+import pytest
+from conftest import DEAD, ROOT
+
+BENCHMARKS, RESULTS = ROOT/'benchmarks', ROOT/'docs'/'results'
+SCRIPTS = sorted(f for f in BENCHMARKS.glob('*.py') if f.name != 'common.py')
+WORDS = dict(trial='fast 1 lr=.17 batch_size=25 normalize_filters=false dropout_end=none '
+                   'widths=8,16,24 seed=1')
+MACS = dict(cnn=40_740_864, fast=26_271_264, deep=91_463_904)
+
+
+def numbers(text: str) -> list[float]:
+    "All numbers in a text, in order."
+    return [float(n) for n in re.findall(r'\d+(?:\.\d+)?', text)]
+
+
+def cells(line: str) -> list[str]:
+    "The cells of a table's line."
+    return [cell.strip() for cell in line.strip().strip('|').split('|')]
+
+
+def is_spread(text: str) -> bool:
+    "Whether a text is '4 (3 to 7)': median, least and most."
+    median, least, most = numbers(re.search(r'[\d.]+ \([\d.]+ to [\d.]+\)', text)[0])
+    return least <= median <= most
+
+
+def check_checkpoint(printed):
+    size, *rows = printed.splitlines()
+    filters, parameters = 286_560, 2_396_330   # one state of Muon, two of AdamW
+    least = 4*(parameters + filters + 2*(parameters - filters))/1e6
+    assert least - .05 < numbers(size)[0] < least + .2
+    assert [row.split(': ')[0] for row in rows] == [
+        'training stands still', 'of which copying', 'meanwhile', 'meanwhile']
+    assert all(map(is_spread, rows))
+    assert numbers(rows[0])[2] >= numbers(rows[1])[1]   # it is a part of it
+
+
+def check_data(printed):
+    machine, first, later, once, batch = printed.splitlines()
+    assert machine.startswith('torch ') and machine.endswith('; cifar10')
+    for line, name in ((first, 'first'), (later, 'later')):
+        assert line.startswith(f'{name} load: ') and is_spread(line)
+        assert numbers(line)[3] > 100   # MiB, with torch
+    assert [part.split(':')[0] for part in once.split('; ')] == [
+        'channel_stats', 'split(50)', 'shapes10']
+    n, plain, cutout, step, percent = numbers(batch)
+    assert n == 20 and min(plain, cutout, step) > 0
+    assert percent == pytest.approx(100*plain/(plain + step), rel=.02, abs=.1)
+
+
+def check_example(printed):
+    [line] = printed.splitlines()
+    assert .01 < float(line) < 120
+
+
+def check_peers(printed):
+    head, _, *rows = map(cells, printed.splitlines())
+    assert head == ['script', 'an epoch', 'start-up', 'lines']
+    rows = {name: rest for name, *rest in rows}
+    assert {'ours', 'plain'} <= rows.keys()
+    for name in ('ours', 'plain'):
+        epoch, start, n_lines = (float(cell.removesuffix(' s')) for cell in rows[name])
+        assert .1 < epoch + start < 120   # of one epoch
+        source = (BENCHMARKS/'peers'/f'{name}.py').read_text()
+        assert n_lines == len(re.findall(r'^.*\S', source, flags=re.M)) - 1   # the docstring
+
+
+def check_step(printed):
+    machine, _, head, _, *rows = printed.splitlines()
+    assert machine.startswith('torch ') and cells(head)[:3] == ['network', 'precision', 'batch']
+    rows = list(map(cells, rows))
+    assert {row[0] for row in rows} == MACS.keys()
+    for name, precision, batch, *parts, images, speed, of_peak in rows:
+        ms, percents = zip(*map(numbers, parts))
+        assert len(parts) == 4 and sum(percents) == pytest.approx(100, abs=2)
+        a_second = 1e3*float(batch)/sum(ms)
+        assert float(images) == pytest.approx(a_second, rel=.02, abs=.6)
+        assert float(speed) == pytest.approx(3*a_second*MACS[name]/1e9, rel=.02, abs=.06)
+        percent, peak = numbers(of_peak)
+        assert percent == pytest.approx(100*float(speed)/peak, rel=.05, abs=1)
+
+
+def check_train(printed):
+    lines = printed.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith('started,'))
+    assert lines[at] == (RESULTS/'bench.csv').read_text().splitlines()[0], 'other columns'
+    rows = list(csv.DictReader(lines[at:at + 3]))
+    assert [(row['target'], row['model'], row['nepochs'], row['seed']) for row in rows] == [
+        ('90', 'fast', '1', '0'), ('90', 'fast', '1', '1')]
+    E = sum(numbers(line)[0] for line in lines if re.match(r'E [\d.]+ s', line))/2
+    for row in rows:
+        assert (int(row['macs']), int(row['n_parameters'])) == (MACS['fast'], 614_256)
+        assert float(row['E']) == pytest.approx(E, abs=.06)
+        assert float(row['in_E']) == pytest.approx(float(row['seconds'])/float(row['E']))
+        assert float(row['images_per_second']) == pytest.approx(100/float(row['seconds']))
+        for name in ('accuracy', 'tta'):   # of 50 test images
+            n_correct = 50*float(row[name])
+            assert 0 <= n_correct <= 50 and n_correct == pytest.approx(round(n_correct), abs=1e-4)
+    a, b = (100*float(row['accuracy']) for row in rows)
+    spread = f'{(a + b)/2:.2f} % ± {abs(a - b)/2**.5:.2f} %'
+    assert lines[-1].startswith(f'TARGET 90: accuracy {spread} in ')
+    assert lines[-1].endswith(' E (n=2)')
+
+
+def check_trial(printed):
+    [line] = printed.splitlines()
+    result = json.loads(line)
+    assert result['args'] == [*WORDS['trial'].split(), '--tiny']
+    assert result['epochs'] == [result['valid']]
+    for name in ('valid', 'tta', 'train'):   # of 50 images each
+        assert 0 <= result[name] <= 1 and 50*result[name] == pytest.approx(round(50*result[name]))
+    recipe = result['recipe'].split(', ')
+    assert {'lr 0.17', 'batch_size 25', 'normalize_filters 0', 'dropout_end own'} <= set(recipe)
+    assert 'adam_lr 0.015' in recipe   # does not follow lr
+    convolutions = [(31, 24, 8), (15, 8, 8), (15, 8, 16), (7, 16, 16), (7, 16, 24), (3, 24, 24)]
+    macs = sum(9*size**2*ni*nf for size, ni, nf in convolutions)
+    assert result['macs'] == 31**2*12*24 + macs + 24*10
+
+
+def results() -> dict[str, bytes]:
+    "The files of docs/results."
+    return {f.name: f.read_bytes() for f in RESULTS.iterdir()}
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda script: script.stem)
+def test_benchmark(script, tmp_path):
+    check = globals().get(f'check_{script.stem}')
+    assert check, f'write check_{script.stem}(printed), which checks what it prints with --tiny'
+    before = results()
+    env = dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', CIFAR10_DATA=str(tmp_path/'none'),
+               http_proxy=DEAD, https_proxy=DEAD)
+    words = WORDS.get(script.stem, '').split()
+    done = subprocess.run([sys.executable, str(script), *words, '--tiny'], cwd=tmp_path,
+                          env=os.environ | env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    check(done.stdout)
+    assert results() == before, f'{script.name} --tiny has written to docs/results'
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_a_trial(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from trial import read_settings
+    words = 'batch_size=250 lr=.17 normalize_filters=False dropout_end=.2 widths=8,16 threads=1'
+    assert read_settings(words.split()) == (
+        dict(batch_size=250, lr=.17, normalize_filters=False, dropout_end=.2),
+        dict(seed=0, precision='auto', widths=(8, 16), threads=1))
+    assert read_settings(['normalize_filters=TRUE'])[0] == dict(normalize_filters=True)
+    assert read_settings(['dropout_end=none'])[0] == dict(dropout_end=None)
+    for word, problem in {'grow=2': "no setting 'grow'", 'shift=1.5': "shift cannot be '1.5'",
+                          'normalize_filters=2': "normalize_filters cannot be '2'",
+                          'lr': "lr cannot be ''"}.items():
+        with pytest.raises(SystemExit, match=problem): read_settings([word])
