@@ -127,7 +127,7 @@ def plot_pair(
                       for true, predicted in ((i, j), (j, i))])
     return plot_wrong(data, p, pick, f'{run.name}, wrong predictions among {a} and {b}')
 
-# %% ../nbs/03a_compare.ipynb #ae037e96
+# %% ../nbs/03a_compare.ipynb #60b14ba8
 def plot_confidence(
     run: FinishedRun
 ) -> Figure:
@@ -139,7 +139,7 @@ def plot_confidence(
         c = p.confidence[among].numpy()
         if not len(c): continue
         ax.hist(c, bins=25, range=(0, 1), weights=np.full(len(c), 1/len(c)), histtype='step',
-                label=f'{kind} ({len(c):,}), mean confidence {c.mean():.0%}')
+                linewidth=2, label=f'{kind} ({len(c):,}), mean confidence {c.mean():.0%}')
     ax.set(xlabel='confidence', ylabel='fraction of these predictions')
     percent(ax.xaxis, ax.yaxis)
     ax.legend()
@@ -197,7 +197,7 @@ def plot_runs(
     for ax in axes: ax.grid(alpha=.3)
     return fig
 
-# %% ../nbs/03a_compare.ipynb #eb22d8df
+# %% ../nbs/03a_compare.ipynb #e1e19d37
 def plot_class_differences(
     runs: list[FinishedRun]
 ) -> Figure:
@@ -207,7 +207,7 @@ def plot_class_differences(
     difference = accuracy.sub(accuracy.iloc[:, 0], axis=0)
     fig, ax = subplots(f'{runs[0].title}: accuracy by class',
                        figsize=(3.5 + 1.1*len(runs), 1 + .4*len(accuracy)))
-    bar = dict(label='difference from the first', format='{x:+.0%}', extend='both')
+    bar = dict(label='difference from the first', format='{x:+.1%}', extend='both')
     sns.heatmap(difference, annot=accuracy, fmt='.1%', cmap='vlag_r', vmin=-.1, vmax=.1,
                 cbar_kws=bar, ax=ax)
     return fig

@@ -6,8 +6,8 @@
 __all__ = ['NOTEBOOK_PROGRAMS', 'RUN_BYTES', 'check_python', 'check_torch', 'check_device', 'check_room', 'check_data',
            'check_notebooks', 'examine', 'main']
 
-# %% ../nbs/07_doctor.ipynb #1b1522cf
-import argparse, os, platform, shutil, sys
+# %% ../nbs/07_doctor.ipynb #977153ba
+import os, platform, shutil, sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +19,7 @@ from .archive import OFFICIAL, read_cifar10
 from .cifar10 import named_place, on_disk
 from .core import UserError, in_root, is_project, project_root
 from .device import device_name, nvidia_driver, pick_device, usable_cores
-from .params import command, is_program
+from .params import OneSentenceParser, command, is_program
 
 # %% ../nbs/07_doctor.ipynb #f937265d
 def check_python(
@@ -125,7 +125,7 @@ def check_notebooks(
     _check_kernel()
     return ', '.join(have)
 
-# %% ../nbs/07_doctor.ipynb #98b5c2e6
+# %% ../nbs/07_doctor.ipynb #7d8c1f0f
 RUN_BYTES = 100e6   # checkpoint, figures and reports of a run
 
 def examine(
@@ -147,8 +147,7 @@ def examine(
 @command
 def main(argv: list[str]) -> int:
     "Show what this machine has and lacks for a run."
-    parser = argparse.ArgumentParser(prog='python -m cifar10_nbdev.doctor',
-                                     description=main.__doc__, allow_abbrev=False)
+    parser = OneSentenceParser(main.__doc__)
     parser.add_argument('--data_dir', help='the folder or archive that holds CIFAR-10')
     parser.add_argument('--output_dir', default='output')
     wrong = 0

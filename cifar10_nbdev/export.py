@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['METADATA', 'TOLERANCE', 'export', 'onnx_differences', 'main']
 
-# %% ../nbs/05a_export.ipynb #2e453726
-import argparse, copy, importlib, json, logging
+# %% ../nbs/05a_export.ipynb #7e64cb76
+import copy, importlib, json, logging
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .cifar10 import get_data
 from .core import UserError, in_root, write_atomic
-from .params import command, is_program
+from .params import OneSentenceParser, command, is_program
 from .predict import Classifier, load_model
 
 # %% ../nbs/05a_export.ipynb #56c2c5e4
@@ -89,7 +89,7 @@ def onnx_differences(
         largest = max(largest, float(difference.max()))
     return n_other, largest
 
-# %% ../nbs/05a_export.ipynb #1aed70d2
+# %% ../nbs/05a_export.ipynb #6a90e34b
 def _test_images(model, data_dir):
     "The images on which to compare, and what they are."
     try: return get_data(model.info['dataset'], data_dir).test_x, 'test images'
@@ -101,10 +101,9 @@ def _test_images(model, data_dir):
 @command
 def main(argv: list[str]) -> int:
     "Write a trained network as ONNX, and check the file against PyTorch."
-    parser = argparse.ArgumentParser('cifar10_export', description=main.__doc__,
-                                     allow_abbrev=False)
+    parser = OneSentenceParser(main.__doc__)
     parser.add_argument('--model', default='output',
-                        help="a finished run's folder; default output")
+                        help="a finished run's folder")
     parser.add_argument('--data_dir',
                         help='the folder or archive that holds CIFAR-10')
     args = parser.parse_args(argv)

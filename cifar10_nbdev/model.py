@@ -55,8 +55,8 @@ def n_parameters(model: nn.Module) -> int:
     "How many numbers training can change."
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-# %% ../nbs/02_model.ipynb #f2ad9e58
-def _observe(model, shape):
+# %% ../nbs/02_model.ipynb #2dc65f55
+def _observe(model):
     "Send a blank image through. Returns name -> (layer, output shape), and the FLOP counter."
     seen, training = {}, model.training
     p = next(model.parameters())
@@ -65,19 +65,19 @@ def _observe(model, shape):
              for name, m in model.named_modules() if not any(m.children())]
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model.eval()(torch.zeros(1, *shape, device=p.device, dtype=p.dtype))
+            model.eval()(torch.zeros(1, 3, 32, 32, device=p.device, dtype=p.dtype))
     finally:
         for h in hooks: h.remove()
         model.train(training)
     return seen, counter
 
 def layer_table(
-    model: nn.Module,           # left in the mode it was in
-    shape: tuple = (3, 32, 32)  # of one input
-) -> tuple[str, int]:           # the table, and the multiply-adds of one image
+    model: nn.Module     # of images N×3×32×32; left in the mode it was in
+) -> tuple[str, int]:    # the table, and the multiply-adds of one image
     "One line per layer: name, kind, output shape, parameters, multiply-adds; then the totals."
-    seen, counter = _observe(model, shape)
-    flops, total = counter.get_flop_counts(), counter.get_total_flops()//2
+    seen, counter = _observe(model)
+    flops = counter.get_flop_counts()
+    total = counter.get_total_flops()//2
     line = '{:<26}{:>12}{:>12}{:>15}'.format
     def number(n): return f'{n:,}' if n else ''
     lines = [line('layer', 'output', 'parameters', 'multiply-adds'), '-'*65]

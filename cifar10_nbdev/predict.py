@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Classifier', 'load_model', 'open_picture', 'prepare', 'to_tensor', 'classify', 'in_words', 'plot_seen', 'main']
 
-# %% ../nbs/05_predict.ipynb #079c5506
-import argparse, json
+# %% ../nbs/05_predict.ipynb #c9befbd1
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from .core import UserError, in_root, write_atomic
 from .data import normalize
 from .interpret import energy
 from .model import MODELS, make_model
-from .params import command, is_program
+from .params import OneSentenceParser, command, is_program
 from .plots import plot_images
 
 # %% ../nbs/05_predict.ipynb #a1e36a0f
@@ -164,16 +164,14 @@ def _classify_files(model, files):
         else: results.append(dict(file=file, **classify(model, seen[-1:])[0]))
     return results, seen
 
-# %% ../nbs/05_predict.ipynb #92b335eb
+# %% ../nbs/05_predict.ipynb #18746b97
 @command
 def main(argv: list[str]) -> int:
     "Say what a trained network takes pictures for."
-    parser = argparse.ArgumentParser('cifar10_predict', description=main.__doc__,
-                                     allow_abbrev=False)
+    parser = OneSentenceParser(main.__doc__)
     parser.add_argument('pictures', nargs='+', help='files')
     parser.add_argument('--model', default='output',
-                        help="a finished run's folder, or its model.safetensors; "
-                             'default output')
+                        help="a finished run's folder, or its model.safetensors")
     parser.add_argument('--json', action='store_true',
                         help='one JSON object instead of lines')
     parser.add_argument('--picture', metavar='FILE.png',

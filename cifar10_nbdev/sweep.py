@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SET_BY_SWEEP', 'trials', 'finished', 'run_trial', 'trial_table', 'setting_table', 'plot_settings', 'sweep', 'main']
 
-# %% ../nbs/06_sweep.ipynb #6674045b
-import argparse, itertools, os, re, subprocess, sys, time
+# %% ../nbs/06_sweep.ipynb #c7bf064e
+import itertools, os, re, subprocess, sys, time
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,8 +21,8 @@ from . import train
 from .core import UserError, in_root, write_atomic
 from .device import usable_cores
 from .interpret import over_seeds
-from .params import (SPECS, check_params, command, defaults_of,
-                                  is_program, notes_of)
+from .params import (OneSentenceParser, SPECS, check_params, command,
+                                  defaults_of, is_program, notes_of)
 from .plots import percent, subplots
 from .record import VERSIONS, Record, read_record
 
@@ -221,12 +221,11 @@ def sweep(
     for name, why in failed.items(): say(f'FAILED {name}: {why}')
     return _report(out, todo)
 
-# %% ../nbs/06_sweep.ipynb #d5f6fdfe
+# %% ../nbs/06_sweep.ipynb #a9448f8d
 @command
 def main(argv: list[str]) -> int:
     "Train every combination of values; the parameters are those of cifar10_train."
-    parser = argparse.ArgumentParser('cifar10_sweep', description=main.__doc__,
-                                     allow_abbrev=False)
+    parser = OneSentenceParser(main.__doc__)
     parser.add_argument('--sweep_dir', default='output/sweep',
                         help="the folder of the trials' folders")
     parser.add_argument('--workers', type=int, default=2,

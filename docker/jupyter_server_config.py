@@ -1,9 +1,9 @@
 """JupyterLab in the image: a bare `jupyter lab` serves port 8888 as root, with its token.
 
 A forgotten server ends itself: burst stops a machine 15 minutes after the command has ended, and
-a server never ends by itself. Here it does after LAB_IDLE_MINUTES (60; 0: never) without work: kernels
-and terminals that are idle so long are shut down, open tabs notwithstanding; a cell that runs is
-work. Jupyter checks once a minute, so add up to two.
+a server never ends by itself. Here it does after LAB_IDLE_MINUTES (60; 0: never) without work:
+kernels and terminals that are idle so long are shut down, open tabs notwithstanding; a cell that
+runs is work. Jupyter checks once a minute, so add up to two.
 """
 import os
 

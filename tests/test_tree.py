@@ -64,9 +64,9 @@ def test_a_notebook_imports_only_from_those_above_it(path):
         found = re.search(r'^#\| *default_exp (\w+)', '\n'.join(map(source, code_cells(p))), re.M)
         if found: order[found[1]] = i
     code = '\n'.join(map(source, code_cells(path)))
-    used = re.findall(r'^\s*from cifar10_nbdev\.(\w+) import', code, re.M)
-    used += re.findall(r'^\s*from cifar10_nbdev import (\w+)', code, re.M)
-    below = [name for name in used if order[name] >= NOTEBOOKS.index(path)]
+    used = re.findall(r'^from cifar10_nbdev(?:\.(\w+) import| import (\w+))', code, re.M)
+    below = [name for name in map(''.join, used)
+             if order.get(name, -1) > NOTEBOOKS.index(path)]
     assert not below, f'{path.name} imports from a notebook below it: {below}'
 
 

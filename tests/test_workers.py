@@ -10,7 +10,7 @@ TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--np
 TRAIN = ['-m', 'cifar10_nbdev.train', *SMALL]
 
 
-@pytest.mark.long   # 02k_workers has it in double precision
+@pytest.mark.long   # 02l_workers has it in double precision
 def test_two_workers_train_as_one_process_does(project):
     start = {'one': [sys.executable], 'two': TORCHRUN}
     one, two = (project(*start[name], *TRAIN, '--output_dir', f'output/{name}',
