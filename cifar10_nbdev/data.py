@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHAPES_SIZES', 'title_of', 'Data', 'fingerprint', 'make_data', 'shapes10', 'stratified', 'split', 'channel_stats',
-           'normalize', 'all_rows', 'Batches']
+           'normalize', 'Batches']
 
 # %% ../nbs/01_data.ipynb #c8c80108
 import hashlib
@@ -142,11 +142,7 @@ def normalize(
     "Turn bytes into floats of mean 0 and standard deviation 1 in each channel."
     return (x.float() - 255*mean[:, None, None])/(255*std[:, None, None])
 
-# %% ../nbs/01_data.ipynb #44209c9a
-def all_rows(n: int) -> slice:
-    "The whole of a batch of `n` images."
-    return slice(n)
-
+# %% ../nbs/01_data.ipynb #4a507753
 class Batches:
     "Batches of a set that is on the device, in order and unchanged."
     def __init__(self,
@@ -158,7 +154,7 @@ class Batches:
         self.x, self.y, self.batch_size = x, y, batch_size
         self.mean, self.std = (t.to(x.device) for t in stats)
         self.epoch = 0         # how many epochs were iterated over
-        self.mine = all_rows   # from a batch's size to the rows that this process makes
+        self.mine = slice      # from a batch's size to the rows that this process makes
 
     def order(self) -> Tensor:
         "The positions of an epoch's images in the set, int64 N."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['join', 'from_first', 'Workers', 'dropout_of_all', 'norm_of_all']
 
-# %% ../nbs/02l_workers.ipynb #5f84ce9f
+# %% ../nbs/02l_workers.ipynb #3864e6f7
 import atexit, os
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,6 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .core import UserError
-from .data import all_rows
 from .learner import Callback, Learner, Recorder
 
 # %% ../nbs/02l_workers.ipynb #74885eb8
@@ -128,7 +127,7 @@ def predict(self: Workers,
     dist.all_reduce(all_scores)
     return all_scores, batches.y
 
-# %% ../nbs/02l_workers.ipynb #5506c22f
+# %% ../nbs/02l_workers.ipynb #e6fc4ad6
 @patch
 def before_fit(self: Workers, learn: Learner):
     "Begin with the first worker's weights. Raises `UserError` if a batch has too few images."
@@ -160,7 +159,7 @@ def after_epoch(self: Workers, learn: Learner):
 @patch
 def after_fit(self: Workers, learn: Learner):
     "Put everything back, so that the learner can be used alone, or fit again."
-    for b in self.sets: b.mine = all_rows
+    for b in self.sets: b.mine = slice
     for m in learn.model.modules():
         if isinstance(m, nn.BatchNorm2d | nn.Dropout): del m.forward
     for hook in self.hooks: hook.remove()
