@@ -25,27 +25,26 @@ from .archive import (ARCHIVES, ARRAYS, FOLDERS, OFFICIAL, Release, find_cifar10
 from .core import UserError, in_root, write_atomic
 from .data import SHAPES_SIZES, Data, shapes10
 
-# %% ../nbs/02h_cifar10.ipynb #ff3a85da
+# %% ../nbs/02h_cifar10.ipynb #afffd7bc
 ANSWER_SECONDS = 4     # within which a response must begin
 SILENCE_SECONDS = 10   # without a byte, after which a connection counts as broken
 
 def open_url(
-    url: str,                           # http, https or file
-    start: int = 0,                     # the byte to begin with; a host may ignore it
-    answer: float = ANSWER_SECONDS,     # seconds within which the response must begin
-    silence: float = SILENCE_SECONDS    # seconds that any later read may take
-) -> object:                            # a response to read from
-    "Request an address. Raises what `urlopen` does, or TimeoutError after `answer` seconds."
+    url: str,         # http, https or file
+    start: int = 0    # the byte to begin with; a host may ignore it
+) -> object:          # a response to read from
+    "Request an address. Raises what `urlopen` does, or TimeoutError after `ANSWER_SECONDS`."
     headers = {'User-Agent': 'cifar10_nbdev'}
     if start: headers['Range'] = f'bytes={start}-'
+    request = Request(url, headers=headers)
     results = queue.SimpleQueue()   # is given the response, or the exception
     def _request():
         # the address is one of ours or the user's own, and what it sends is verified
-        try: results.put(urlopen(Request(url, headers=headers), timeout=silence))   # nosec B310
+        try: results.put(urlopen(request, timeout=SILENCE_SECONDS))   # nosec B310
         except Exception as e: results.put(e)
     threading.Thread(target=_request, daemon=True).start()
-    try: result = results.get(timeout=answer)
-    except queue.Empty: raise TimeoutError(f'no answer in {answer:g} s') from None
+    try: result = results.get(timeout=ANSWER_SECONDS)
+    except queue.Empty: raise TimeoutError(f'no answer in {ANSWER_SECONDS:g} s') from None
     if isinstance(result, Exception): raise result
     return result
 
@@ -66,7 +65,7 @@ def _first_byte(response, asked, n_bytes):
         raise OSError(f'its file has {first + length:,} bytes, the archive {n_bytes:,}')
     return first
 
-# %% ../nbs/02h_cifar10.ipynb #699914db
+# %% ../nbs/02h_cifar10.ipynb #7b68d8ca
 LINE_SECONDS = 10   # between two lines about a download's progress
 
 def _copy(response, f, n_bytes, say):
@@ -88,7 +87,7 @@ def _resume(url, part, n_bytes, say):
     "Append what one request brings to `part`. Raises OSError if that does not complete it."
     have = _size(part)
     try:
-        with open_url(url, have, ANSWER_SECONDS, SILENCE_SECONDS) as response:
+        with open_url(url, have) as response:
             mode = 'ab' if _first_byte(response, have, n_bytes) else 'wb'
             with open(part, mode) as f: _copy(response, f, n_bytes, say)
     except (HTTPException, ValueError) as e: raise OSError(str(e)) from e   # malformed

@@ -20,7 +20,7 @@ class UserError(Exception):
     def __init__(self, text: str): super().__init__(' '.join(text.split()))
     def _render_traceback_(self) -> list: return [f'Error: {self}']
 
-# %% ../nbs/00_core.ipynb #3094a996
+# %% ../nbs/00_core.ipynb #e517488f
 def is_project(
     folder: str|Path
 ) -> bool:
@@ -38,11 +38,10 @@ def project_root(
     return next((d for d in (start, *start.parents) if is_project(d)), start)
 
 def in_root(
-    path: str|Path,          # `~` is expanded; an absolute path stays as it is
-    root: Path|None = None   # None: `project_root()`
-) -> Path:                   # absolute
+    path: str|Path  # `~` is expanded; an absolute path stays as it is
+) -> Path:          # absolute
     "The file or folder that `path` stands for, relative to the project's root."
-    return Path(os.path.abspath((root or project_root())/os.path.expanduser(path)))
+    return Path(os.path.abspath(project_root()/os.path.expanduser(path)))
 
 # %% ../nbs/00_core.ipynb #8c2876c3
 def write_atomic(

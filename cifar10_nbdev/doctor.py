@@ -21,37 +21,30 @@ from .core import UserError, in_root, is_project, project_root
 from .device import device_name, nvidia_driver, pick_device, usable_cores
 from .params import OneSentenceParser, command, is_program
 
-# %% ../nbs/07_doctor.ipynb #f937265d
-def check_python(
-    version: tuple = sys.version_info
-) -> str:
+# %% ../nbs/07_doctor.ipynb #863903f8
+def check_python() -> str:
     "The version of Python and where it is. Raises `UserError` if it is too old."
-    if version[:2] < (3, 11):
-        raise UserError(f'Python {version[0]}.{version[1]} is too old: '
+    version = platform.python_version()
+    if sys.version_info < (3, 11):
+        raise UserError(f'Python {version} is too old: '
                         'make an environment with Python 3.11 to 3.13')
-    return (f'Python {platform.python_version()} on {platform.system()} '
-            f'{platform.machine()}, {sys.prefix}')
+    return f'Python {version} on {platform.system()} {platform.machine()}, {sys.prefix}'
 
-def check_torch(
-    needs: list[str]|None = None  # what torchvision requires; None: by its metadata
-) -> str:
+def check_torch() -> str:
     "Versions of torch and torchvision. Raises `UserError` if they do not match."
-    if needs is None: needs = metadata.requires('torchvision') or []
     have = torch.__version__.partition('+')[0]
     vision = metadata.version('torchvision')
-    for need in needs:
+    for need in metadata.requires('torchvision') or ():
         if need.startswith('torch==') and need != f'torch=={have}':
             raise UserError(f'torchvision {vision} needs {need}, but torch {have} is installed: '
                             f'pip install {need}')
     build = f'CUDA {torch.version.cuda}' if torch.version.cuda else 'no CUDA'
     return f'torch {have} ({build}), torchvision {vision}, cifar10_nbdev {__version__}'
 
-# %% ../nbs/07_doctor.ipynb #2fd3f793
-def check_device(
-    asked: str = 'auto'  # a run's parameter `device`
-) -> str:
+# %% ../nbs/07_doctor.ipynb #e5670d9d
+def check_device() -> str:
     "The device to train on. Raises `UserError` if it cannot be used."
-    device = pick_device(asked)
+    device = pick_device()
     try: total = torch.ones(1000, device=device).sum().item()
     except RuntimeError as e:
         why = str(e).strip().splitlines()[0]
@@ -93,7 +86,7 @@ def check_data(
     return (f'CIFAR-10 is not here yet: the first run downloads {OFFICIAL.n_bytes/1e6:,.0f} MB '
             f'into {check_room(cache, 3*OFFICIAL.n_bytes)}')
 
-# %% ../nbs/07_doctor.ipynb #80affa13
+# %% ../nbs/07_doctor.ipynb #f1d1f216
 NOTEBOOK_PROGRAMS = 'jupyterlab', 'papermill', 'ipykernel', 'nbconvert'
 
 def _check_kernel():
@@ -109,12 +102,11 @@ def _check_kernel():
                         f'{remedy}')
 
 def check_notebooks(
-    programs: tuple[str, ...] = NOTEBOOK_PROGRAMS,
     needed: bool = True  # whether this is a checkout, whose notebooks need them
 ) -> str:
     "Versions of the notebooks' programs. Raises `UserError` if something is missing."
     have, missing = [], []
-    for name in programs:
+    for name in NOTEBOOK_PROGRAMS:
         try: have.append(f'{name} {metadata.version(name)}')
         except metadata.PackageNotFoundError: missing.append(name)
     if missing and needed:

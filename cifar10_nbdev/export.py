@@ -68,20 +68,19 @@ def export(
         raise UserError(f'{path} cannot be written ({e.strerror or e}): '
                         'name another place') from e
 
-# %% ../nbs/05a_export.ipynb #290c7210
+# %% ../nbs/05a_export.ipynb #6dcd12bb
 TOLERANCE = 1e-4   # by which a probability or an energy may differ
 
 def onnx_differences(
-    path: str|Path,        # an .onnx file of `export`
-    model: Classifier,     # what it was made from
-    x: Tensor,             # images, uint8 N×3×32×32
-    batch_size: int = 500  # images at a time
-) -> tuple[int, float]:    # images with another prediction; the largest difference
+    path: str|Path,      # an .onnx file of `export`
+    model: Classifier,   # what it was made from
+    x: Tensor            # images, uint8 N×3×32×32
+) -> tuple[int, float]:  # images with another prediction; the largest difference
     "How an ONNX file's outputs, by onnxruntime, differ from PyTorch's."
     session = _optional('onnxruntime').InferenceSession(
         str(path), providers=['CPUExecutionProvider'])
     n_other, largest = 0, 0.
-    for xb in x.split(batch_size):     # a table each: the probabilities, then the energy
+    for xb in x.split(500):            # a table each: the probabilities, then the energy
         expected = np.column_stack([t.cpu() for t in model(xb.to(model.mean.device))])
         got = np.column_stack(session.run(None, dict(images=xb.contiguous().numpy())))
         n_other += int((expected[:, :-1].argmax(1) != got[:, :-1].argmax(1)).sum())

@@ -44,12 +44,12 @@ def move_aside(
         if f == Path(f).name and (out/f).is_file(): (out/f).replace(to/f)
     return to
 
-# %% ../nbs/02n_folder.ipynb #c058d27b
+# %% ../nbs/02n_folder.ipynb #ef47ace6
 LOCK_WAIT = 10   # seconds
 
 class Folder:
     "The output folder of a run; `files` is what it wrote, name -> SHA-256 (None: may change)."
-    claimed = released = False
+    claimed = False
     locked = {}   # path -> the Folder in this process that has the lock
     def __init__(self,
         path: Path  # absolute; need not exist. Raises `UserError` if it is a file or unusable
@@ -70,14 +70,13 @@ class Folder:
         return UserError(f'output_dir {path} cannot be used ({why}): '
                          'name another folder, or make room')
 
-# %% ../nbs/02n_folder.ipynb #71af1dcf
+# %% ../nbs/02n_folder.ipynb #b03c9dca
 @patch
 def lock_for(self: Folder,
     n_bytes: int  # disk space that must be free
 ):
     "Lock the folder. Raises `UserError` if it is locked or unusable, or the disk too full."
     self.locked.get(self.path, self).release()
-    self.released = False
     try:
         self.path.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.path/'.lock')
@@ -95,8 +94,7 @@ def lock_for(self: Folder,
 
 @patch
 def release(self: Folder):
-    "Unlock the folder. If the run had claimed it, it can write nothing more."
-    self.released = self.released or self.claimed
+    "Unlock the folder; from now on, `write` writes nothing."
     self.claimed = False
     if self.locked.get(self.path) is self:
         del self.locked[self.path]
@@ -108,7 +106,7 @@ def is_locked(folder: Path) -> bool:
         with FileLock(folder/'.lock', timeout=0): return False
     except Timeout: return True
 
-# %% ../nbs/02n_folder.ipynb #79ea777a
+# %% ../nbs/02n_folder.ipynb #ab5fdfd6
 @patch
 def claim(self: Folder,
     anew: bool = True  # move aside the run that is there; False: continue it
@@ -124,10 +122,7 @@ def write(self: Folder,
     name: str,
     content: str|bytes  # text is written as UTF-8
 ):
-    "Write a file, whole or not at all; none before `claim`. Raises `UserError` if that fails."
-    if self.released:
-        raise UserError(f'{name} is not written, since this run has released {self.path} (it has '
-                        'ended or failed, or another run took over): start the run again')
+    "Write a file, whole or not at all, or nothing while the folder is not this run's."
     if not self.claimed: return
     if isinstance(content, str): content = content.encode()
     try: write_atomic(self.path/name, content)

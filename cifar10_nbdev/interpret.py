@@ -128,7 +128,7 @@ def brier(
     truth = one_hot(preds.labels, preds.probs.shape[1])
     return (preds.probs - truth).square().sum(1).mean().item()
 
-# %% ../nbs/02e_interpret.ipynb #ad1109fe
+# %% ../nbs/02e_interpret.ipynb #7a221a8e
 def over_seeds(
     rows: pd.DataFrame,  # one row per run, with a column `accuracy`
     by: str|list[str]    # the columns that define a setting
@@ -139,9 +139,8 @@ def over_seeds(
     return groups.agg(n='count', mean='mean', std='std', min='min', max='max').reset_index()
 
 def mean_std(
-    values: Iterable[float],  # accuracies, 0 to 1
-    digits: int = 2           # after the decimal point
+    values: Iterable[float]  # accuracies, 0 to 1
 ) -> str:
     "Mean and standard deviation, '91.06 % ± 0.15 %'; the mean alone for a single value."
     shown = pd.Series([*values]).agg(['mean', 'std']).dropna()   # a single value has no std
-    return ' ± '.join(f'{100*v:.{digits}f} %' for v in shown)
+    return ' ± '.join(f'{100*v:.2f} %' for v in shown)

@@ -42,7 +42,7 @@ def percent(
     "Label the ticks of these axes, which are fractions, as percentages."
     for axis in axes: axis.set_major_formatter(PercentFormatter(1))
 
-# %% ../nbs/02f_plots.ipynb #b1579ef4
+# %% ../nbs/02f_plots.ipynb #437404fb
 def plot_images(
     x: Tensor,          # images, uint8 N×3×32×32
     titles: list[str],  # N, one or more lines each
@@ -62,14 +62,12 @@ def plot_images(
     return fig
 
 def plot_examples(
-    x: Tensor,           # images, uint8 N×3×32×32
-    y: Tensor,           # labels, int64 N
-    classes: list[str],
-    name: str,           # of the data set
+    data: Data,
     n: int = 24
 ) -> Figure:
-    "The first images of a set, with their classes."
-    return plot_images(x[:n], [classes[k] for k in y[:n]], f'{name}: training examples')
+    "The first training images, with their classes."
+    titles = [data.classes[k] for k in data.train_y[:n]]
+    return plot_images(data.train_x[:n], titles, f'{data.title}: training examples')
 
 # %% ../nbs/02f_plots.ipynb #9d96e9ff
 SET_NAMES = dict(train='training, running', valid='validation', test='test')

@@ -89,7 +89,7 @@ def open_picture(
     except Exception as e: why = f'cannot be read: {e or type(e).__name__}'   # a damaged file
     raise UserError(f'{path} {why}')
 
-# %% ../nbs/05_predict.ipynb #96200bf8
+# %% ../nbs/05_predict.ipynb #78772ab9
 def _eight_bits(im):
     "A gray picture with 16 or 32 bits a pixel, scaled to 8."
     x = np.nan_to_num(np.asarray(im, dtype=np.float64))
@@ -98,9 +98,8 @@ def _eight_bits(im):
     return Image.fromarray(x.clip(0, 255).astype(np.uint8))
 
 def prepare(
-    im: Image.Image,
-    size: int = 32    # pixels
-) -> Image.Image:     # size×size, RGB
+    im: Image.Image
+) -> Image.Image:     # 32×32, RGB
     "What the network sees of a picture: its middle, upright, in color and small."
     im = ImageOps.exif_transpose(im)
     if im.mode[0] in 'IF': im = _eight_bits(im)
@@ -110,7 +109,7 @@ def prepare(
     side = min(im.size)
     left, top = ((n - side)//2 for n in im.size)
     square = im.crop((left, top, left + side, top + side))
-    return square.convert('RGB').resize((size, size), Image.Resampling.BICUBIC)
+    return square.convert('RGB').resize((32, 32), Image.Resampling.BICUBIC)
 
 def to_tensor(
     images: list[Image.Image]  # of one size, RGB

@@ -27,7 +27,7 @@ def live() -> bool:
     except (psutil.Error, AttributeError): return True
     return not re.search('papermill|nbconvert|jupyter-execute', starter)
 
-# %% ../nbs/02p_progress.ipynb #421dcfd4
+# %% ../nbs/02p_progress.ipynb #07dc6b44
 def merge_output(
     lines: list[str]  # what the cell has printed
 ):
@@ -38,10 +38,10 @@ def merge_output(
     text = html.escape('\n'.join(lines))
     display({'text/html': f'<pre>{text}</pre>'}, raw=True)   # not text: papermill prints that
 
-def framed(text: str, width: int = 100) -> str:
+def framed(text: str) -> str:
     "A text between two bars, which cannot be overlooked among other lines."
-    lines = textwrap.indent(textwrap.fill(text, width), '!! ')
-    return f"{'!'*width}\n{lines}\n{'!'*width}"
+    lines = textwrap.indent(textwrap.fill(text, 80), '!! ')
+    return f"{'!'*80}\n{lines}\n{'!'*80}"
 
 # %% ../nbs/02p_progress.ipynb #920b9254
 NO_MEMORY = 'MemoryError|out of memory|allocate memory|not enough memory|ALLOC(ATION)?_FAILED'

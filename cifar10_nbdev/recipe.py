@@ -93,13 +93,12 @@ def pick_dtype(
     if device.type == 'cpu' and cpu.get('avx512_bf16'): return torch.bfloat16
     return torch.float32
 
-# %% ../nbs/02d_recipe.ipynb #e3059da5
+# %% ../nbs/02d_recipe.ipynb #c39e0779
 def compile_model(
     model: nn.Module
 ) -> bool:  # whether it will be compiled
     "Have torch compile a model at its first call if that works here; otherwise warn."
-    def trial(x): return x.sin()
-    try: torch.compile(trial)(torch.ones(8, device=next(model.parameters()).device))
+    try: torch.compile(nn.Tanh())(torch.ones(8, device=next(model.parameters()).device))
     except Exception as e:   # without a compiler, its type depends on the backend
         warnings.warn('compile=True has no effect: torch cannot compile here '
                       f'({type(e).__name__}); a C compiler may be missing')

@@ -26,7 +26,7 @@ from .progress import framed, page, step
 from .record import seal
 from .run import Run, begin, load_data, settings_of, start, train
 
-# %% ../nbs/02r_report.ipynb #fed4504e
+# %% ../nbs/02r_report.ipynb #28efa220
 def figure(
     *names: str,          # of its files, .png or .svg
     needs: str = 'preds'  # what an earlier step must have made, see `progress.NEEDS`
@@ -41,17 +41,16 @@ def figure(
             for name in names if fig else ():
                 picture = io.BytesIO()
                 fig.savefig(picture, format=name[-3:], dpi=120)
-                run.write(name, picture.getvalue())
+                run.folder.write(name, picture.getvalue())
             return fig
         return step(draw_and_write, needs=needs)
     return decorate
 
-# %% ../nbs/02r_report.ipynb #7c25d067
+# %% ../nbs/02r_report.ipynb #9b0faffa
 @figure('training_example_images.png', needs='model')
 def show_examples(run: Run) -> Figure:
     "Training images with their classes."
-    data = run.data
-    return plot_examples(data.train_x, data.train_y, data.classes, data.title)
+    return plot_examples(run.data)
 
 # %% ../nbs/02r_report.ipynb #5574b329
 @step(needs='model')
@@ -68,7 +67,7 @@ def show_curves(run: Run) -> Figure|None:
     if run.learn.history: return plot_history(run.learn.history, run.data.title)
     run.say('no epoch was finished, so there are no curves')
 
-# %% ../nbs/02r_report.ipynb #f22a64ea
+# %% ../nbs/02r_report.ipynb #9afe6e6d
 SIX_VIEWS = ('with test-time augmentation (six views of each image, mirrored and shifted), '
              'which is another figure')
 
@@ -88,7 +87,7 @@ def show_accuracy(run: Run):
     p = run.preds = predict('test accuracy', dls.test)
     tta = predict(SIX_VIEWS, dls.test if run.p['tta'] else None, mirror_shift)
     table = prediction_table(p, run.data.classes)
-    run.write('predictions.csv', table.to_csv(index=False, float_format='%.6g'))
+    run.folder.write('predictions.csv', table.to_csv(index=False, float_format='%.6g'))
     run.save(
         train_accuracy=run.train_preds.accuracy, test_accuracy=p.accuracy, ece=ece(p),
         valid_accuracy=getattr(run.valid_preds, 'accuracy', None),
@@ -123,7 +122,7 @@ def show_calibration(run: Run) -> Figure:
     "How often predictions of a given confidence are correct; calibration error."
     return plot_calibration(run.preds, run.data.title)
 
-# %% ../nbs/02r_report.ipynb #353d3b7d
+# %% ../nbs/02r_report.ipynb #e9558006
 OUTLIERS = .05   # fraction of the images for evaluation that lie above the threshold
 FACTS = """model dataset n_parameters macs valid_accuracy test_accuracy
     data_fingerprint weights_sha256 started commit versions parameters""".split()
@@ -140,8 +139,8 @@ def save_model(run: Run):
         epochs=run.learn.epoch, mean=test.mean.tolist(), std=test.std.tolist(),
         out_of_distribution=ood, **{fact: getattr(r, fact) for fact in FACTS})
     weights = {k: v.cpu().contiguous() for k, v in run.model.state_dict().items()}
-    run.write('model.safetensors', pack(weights, info))
-    run.write('model.json', seal(info))
+    run.folder.write('model.safetensors', pack(weights, info))
+    run.folder.write('model.json', seal(info))
 
 # %% ../nbs/02r_report.ipynb #4cf8b5c7
 def result_of(run: Run) -> tuple[str, str]:  # a sentence; rows of a table in Markdown
@@ -166,7 +165,7 @@ def small_curves(run: Run) -> Figure|None:
     fig.set_dpi(60)
     return fig
 
-# %% ../nbs/02r_report.ipynb #c54f7c6b
+# %% ../nbs/02r_report.ipynb #1efd6dee
 @step(needs='preds')
 def finish(run: Run):
     "Say the result, mark the run complete (unless stopped), and release its folder."
@@ -182,7 +181,7 @@ def finish(run: Run):
     in_notebook = 'ipykernel' in sys.modules
     book = executed_notebook(run.out, run.began) if in_notebook else None
     if book:
-        run.write('report.ipynb', book)
+        run.folder.write('report.ipynb', book)
         run.folder.files['report.ipynb'] = None   # it will change once more
     run.save(cost=cost, status='interrupted' if run.state['reason'] else 'complete')
     if book: copy_at_exit(run.out, run.began)

@@ -92,12 +92,7 @@ def new_record(run: Run) -> Record:
         commit=git_commit(project_root()), workers=run.world, files=run.folder.files,
         parameters={**run.p, 'model': name}, recipe=asdict(run.recipe))
 
-# %% ../nbs/02q_run.ipynb #9244a79a
-@patch
-def write(self: Run, name: str, content: str|bytes):
-    "Write a file, if the folder is this run's. Raises `UserError` if that fails."
-    if not self.folder.released: self.folder.write(name, content)
-
+# %% ../nbs/02q_run.ipynb #0c83e6ca
 @patch
 def say(self: Run, text: str, level: int = 1):
     "Print a line if `verbose` is at least `level`; the log keeps every line."
@@ -107,13 +102,13 @@ def say(self: Run, text: str, level: int = 1):
         self.printed.append(text)
         tqdm.write(text)   # above a bar, if there is one
         sys.stdout.flush()
-    self.write('model_log.txt', '\n'.join(self.log) + '\n')
+    self.folder.write('model_log.txt', '\n'.join(self.log) + '\n')
 
 @patch
 def save(self: Run, **changes: object):
     "Change the record, and write it as metrics.json."
     self.record.update(**changes)
-    self.write('metrics.json', self.record.to_text())
+    self.folder.write('metrics.json', self.record.to_text())
 
 # %% ../nbs/02q_run.ipynb #ecf25978
 def start(
@@ -267,11 +262,12 @@ def record_training(run: Run):
     run.save(seconds=seconds, images_per_second=speed,
              weights_sha256=weights_sha256(run.model))
 
-# %% ../nbs/02q_run.ipynb #3e4b588b
+# %% ../nbs/02q_run.ipynb #268afd27
 @step(needs='model', everyone=True)
 def train(run: Run):
     "Train until `nepochs` epochs are done, or until it is stopped by hand."
-    if run.folder.released: raise UserError('this run has ended: start another one')
+    if not (run.rank or run.folder.claimed):
+        raise UserError('this run has ended: start another one')
     run.learn = run.preds = None
     run.record.update(**run.state)
     if run.used: run.model = build_model(run)

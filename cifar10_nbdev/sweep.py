@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['SET_BY_SWEEP', 'trials', 'finished', 'run_trial', 'trial_table', 'setting_table', 'plot_settings', 'sweep', 'main']
 
-# %% ../nbs/06_sweep.ipynb #c7bf064e
+# %% ../nbs/06_sweep.ipynb #37828cb8
 import itertools, os, re, subprocess, sys, time
-from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -196,19 +195,18 @@ def _follow(futures, out, todo):
             bar.write(f"{name}: {why or 'done'}; {n_done} of {n}, about {left:.0f} s left")
     return failed
 
-# %% ../nbs/06_sweep.ipynb #b4d96858
+# %% ../nbs/06_sweep.ipynb #4c1c5ec1
 def sweep(
     grid: dict[str, list],      # of `trials`
     folder: str|Path,           # where the trials' folders are made
     address: str|None = None,   # of a Dask scheduler; None: processes of this machine
-    workers: int = 2,           # trials at a time on this machine
-    say: Callable = print       # takes a line of text
+    workers: int = 2            # trials at a time on this machine
 ) -> pd.DataFrame:              # of `trial_table`
     """Train every trial that is not finished yet. Writes `sweep.csv` and `sweep.png`.
     Raises `UserError` for a bad grid, a missing package, a dead address."""
     todo, out = trials(grid), in_root(folder)
     left = {name: t for name, t in todo.items() if not finished(out/name, t)}
-    say(f'{len(todo)} trials, {len(todo) - len(left)} of them finished, in {out}')
+    print(f'{len(todo)} trials, {len(todo) - len(left)} of them finished, in {out}')
     threads, failed = None, {}
     if not address and 'OMP_NUM_THREADS' not in os.environ:
         threads = max(1, usable_cores()//workers)
@@ -218,7 +216,7 @@ def sweep(
                                      key=f'{out.name}/{name}', retries=3): name
                        for name, trial in left.items()}
             failed = _follow(futures, out, todo)
-    for name, why in failed.items(): say(f'FAILED {name}: {why}')
+    for name, why in failed.items(): print(f'FAILED {name}: {why}')
     return _report(out, todo)
 
 # %% ../nbs/06_sweep.ipynb #a9448f8d

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['join', 'from_first', 'Workers', 'dropout_of_all', 'norm_of_all']
 
-# %% ../nbs/02l_workers.ipynb #3864e6f7
+# %% ../nbs/02l_workers.ipynb #921e9d7a
 import atexit, os
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from fastcore.basics import patch
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce as sum_of_all   # with gradients
 
 from .core import UserError
 from .learner import Callback, Learner, Recorder
@@ -70,21 +71,7 @@ def dropout_of_all(
     noise.bernoulli_(1 - self.p).div_(1 - self.p)
     return x*noise[workers.mine(workers.n)]
 
-# %% ../nbs/02l_workers.ipynb #1574eecd
-class _Sum(torch.autograd.Function):
-    "A sum over all workers; so is its gradient."
-    @staticmethod
-    def forward(ctx, x):
-        "All-reduce a copy of `x`."
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
-
-    @staticmethod
-    def backward(ctx, g):
-        "What all workers want of the sum."
-        return _Sum.apply(g)
-
+# %% ../nbs/02l_workers.ipynb #856d1e9c
 def norm_of_all(
     self: nn.BatchNorm2d,
     workers: Workers,
@@ -94,9 +81,9 @@ def norm_of_all(
     if not self.training: return nn.BatchNorm2d.forward(self, x)
     n = workers.n*x[0, 0].numel()                              # values in a channel, of all workers
     values = x.to(self.running_mean.dtype).movedim(1, -1)      # n×H×W×C
-    mean = _Sum.apply(values.sum((0, 1, 2)))/n
+    mean = sum_of_all(values.sum((0, 1, 2)))/n
     centered = values - mean
-    var = _Sum.apply((centered**2).sum((0, 1, 2)))/n
+    var = sum_of_all((centered**2).sum((0, 1, 2)))/n
     with torch.no_grad():
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
@@ -127,12 +114,12 @@ def predict(self: Workers,
     dist.all_reduce(all_scores)
     return all_scores, batches.y
 
-# %% ../nbs/02l_workers.ipynb #e6fc4ad6
+# %% ../nbs/02l_workers.ipynb #9700c23e
 @patch
 def before_fit(self: Workers, learn: Learner):
     "Begin with the first worker's weights. Raises `UserError` if a batch has too few images."
     dls, model = learn.dls, learn.model
-    self.sets = [b for b in (dls.train, dls.train_plain, dls.test, dls.valid) if b]
+    self.sets = [b for b in vars(dls).values() if b]
     for b in self.sets:
         least = len(b.x) % b.batch_size or b.batch_size
         if least < self.world:
