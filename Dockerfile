@@ -23,5 +23,6 @@ ENV PYTHONPATH=/home/burst/work PYTHONUNBUFFERED=1 \
     MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 
 EXPOSE 8888
-ENTRYPOINT ["tini", "-g", "--"]
+# papermill does not make the folder that it writes to
+ENTRYPOINT ["tini", "-g", "--", "sh", "-c", "mkdir -p output 2>/dev/null; exec \"$@\"", "sh"]
 CMD ["jupyter", "lab"]

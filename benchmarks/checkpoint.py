@@ -4,6 +4,7 @@ writing the file takes meanwhile, in another thread.
     python benchmarks/checkpoint.py [times] [--tiny]
 """
 import tempfile, time
+from functools import partial
 from pathlib import Path
 
 from cifar10_nbdev.checkpoint import Checkpointer, pack, state_of
@@ -53,7 +54,8 @@ def main():
     times = args.times or (3 if args.tiny else 20)
     prepare_cpu()
     with tempfile.TemporaryDirectory(dir='.') as tmp:   # on a real disk, not in memory
-        clock = Clock(Checkpointer(Path(tmp)/'checkpoint.safetensors', {}))
+        write = partial(write_atomic, Path(tmp)/'checkpoint.safetensors')
+        clock = Clock(Checkpointer(write, dict))
         data = shapes10(TINY if args.tiny else (1000, 1000))
         learn = make_learner(make_model('cnn', seed=0), data, cbs=(clock,))
         learn.eval_set = None

@@ -7,7 +7,7 @@ __all__ = ['FinishedRun', 'read_run', 'read_runs', 'class_report', 'confused_pai
            'settings_of', 'different_settings', 'accuracy_table', 'plot_runs', 'plot_class_differences', 'comparable',
            'only', 'mcnemar', 'mcnemar_table', 'plot_only_one', 'seeds_table']
 
-# %% ../nbs/03a_compare.ipynb #67335227
+# %% ../nbs/03a_compare.ipynb #a952076d
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,11 +27,30 @@ from .core import UserError
 from .data import Data, title_of
 from .interpret import Predictions, brier, over_seeds, wilson
 from .params import SPECS
-from .plots import (SET_NAMES, most_confident, percent, plot_images, plot_wrong,
-                                 subplots)
+from .plots import (SET_NAMES, label, most_confident, percent, plot_images,
+                                 plot_wrong, subplots)
 from .record import Record, read_record
 
-# %% ../nbs/03a_compare.ipynb #3cdf1236
+# %% ../nbs/03a_compare.ipynb #28628b51
+def _read_predictions(path, record):
+    "Predictions and class names. Raises ValueError and the like if they are not the record's."
+    table = pd.read_csv(path, dtype=dict(true=str, predicted=str), keep_default_na=False)
+    probs = table.filter(regex='^p_').astype('float32')
+    classes = probs.columns.str.removeprefix('p_')
+    true = classes.get_indexer(table.true)   # -1: no class
+    agrees = (len(classes) == len(record.confusion), len(table) == record.n_test,
+              (table.true == table.predicted).sum() == record.n_right, true.min() >= 0,
+              probs.min(axis=None) >= 0, np.allclose(probs.sum(axis=1), 1, atol=1e-3))
+    if not all(agrees): raise ValueError("it does not have the record's rows and classes")
+    return Predictions(torch.tensor(probs.values), torch.tensor(true)), [*classes]
+
+def _curve(record):
+    "The set that was evaluated after each epoch; a table of the epoch, its seconds and accuracy."
+    rows = pd.DataFrame(record.history)
+    kind = 'valid' if 'valid_accuracy' in rows else 'test'
+    return kind, rows[['epoch', 'seconds', f'{kind}_accuracy']].astype(float)
+
+# %% ../nbs/03a_compare.ipynb #056c2e86
 @dataclass
 class FinishedRun:
     "A finished run, as read from its files."
@@ -48,15 +67,17 @@ class FinishedRun:
 def read_run(
     folder: str|Path  # a run's output_dir
 ) -> FinishedRun:
-    "Read a finished run from its folder. Raises `UserError` if it is incomplete or damaged."
+    """Read a finished run from its folder. Raises `UserError` if it is incomplete or damaged, or
+    its predictions are not those of its record."""
     check_run(folder)
-    folder = Path(folder).absolute()
-    table = pd.read_csv(folder/'predictions.csv')
-    probs = table.filter(regex='^p_')
-    classes = probs.columns.str.removeprefix('p_')
-    labels = torch.tensor(classes.get_indexer(table.true))
-    preds = Predictions(torch.tensor(probs.values).float(), labels)
-    return FinishedRun(folder.name, read_record(folder), preds, [*classes])
+    folder, record = Path(folder).absolute(), read_record(folder)
+    path = folder/'predictions.csv'
+    try:
+        _curve(record)   # has what the figures need
+        return FinishedRun(folder.name, record, *_read_predictions(path, record))
+    except Exception as e:   # of a stranger's file; pandas raises many kinds
+        raise UserError(f'the run in {folder} is intact, but not what this version writes: '
+                        f'{path.name}: {e!r:.200}') from e
 
 # %% ../nbs/03a_compare.ipynb #e4f02b69
 def read_runs(
@@ -146,7 +167,7 @@ def plot_confidence(
     ax.grid(alpha=.3)
     return fig
 
-# %% ../nbs/03a_compare.ipynb #88565770
+# %% ../nbs/03a_compare.ipynb #56a17e0b
 def settings_of(
     run: FinishedRun
 ) -> dict:  # name -> value
@@ -154,7 +175,7 @@ def settings_of(
     r = run.record
     given = {n: r.parameters.get(n) for n, spec in SPECS.items() if spec.affects_result}
     return {**given, **r.recipe, 'data': r.data_fingerprint[:12],
-            'version': r.versions['cifar10_nbdev']}
+            'version': r.versions.get('cifar10_nbdev')}
 
 def different_settings(
     runs: list[FinishedRun]
@@ -175,7 +196,7 @@ def accuracy_table(
     return pd.DataFrame(
         rows, columns='run correct accuracy low high ece brier epochs seconds'.split())
 
-# %% ../nbs/03a_compare.ipynb #cb33829d
+# %% ../nbs/03a_compare.ipynb #c9973efb
 def plot_runs(
     runs: list[FinishedRun]
 ) -> Figure:
@@ -184,11 +205,10 @@ def plot_runs(
     fig, axes = subplots(f'{titles}: accuracy by epoch and by time', 1, 2,
                          figsize=(12, 4), sharey=True)
     for run in runs:
-        rows = pd.DataFrame(run.record.history)
-        kind = 'valid' if 'valid_accuracy' in rows else 'test'
+        kind, rows = _curve(run.record)
         for ax, x in zip(axes, (rows.epoch, rows.seconds.cumsum())):
             ax.plot(x, rows[f'{kind}_accuracy'], 'o-', markersize=3,
-                    label=f'{run.name} ({SET_NAMES[kind]})')
+                    label=label(f'{SET_NAMES[kind]} accuracy of {run.name}', 60))
     axes[0].set(xlabel='epoch', ylabel='accuracy after the epoch')
     axes[0].locator_params('x', integer=True)
     axes[0].legend()
@@ -197,13 +217,14 @@ def plot_runs(
     for ax in axes: ax.grid(alpha=.3)
     return fig
 
-# %% ../nbs/03a_compare.ipynb #e1e19d37
+# %% ../nbs/03a_compare.ipynb #6b8a2e97
 def plot_class_differences(
     runs: list[FinishedRun]
 ) -> Figure:
     "The accuracy of each class in each run, colored by the difference from the first run."
     accuracy = pd.DataFrame({run.name: class_report(run).set_index('class').recall
                              for run in runs})
+    accuracy = accuracy.rename(index=label, columns=label)
     difference = accuracy.sub(accuracy.iloc[:, 0], axis=0)
     fig, ax = subplots(f'{runs[0].title}: accuracy by class',
                        figsize=(3.5 + 1.1*len(runs), 1 + .4*len(accuracy)))
@@ -248,7 +269,7 @@ def mcnemar_table(
             for a, b in combinations(runs, 2) if comparable(a, b)]
     return pd.DataFrame(rows, columns=['a', 'b', 'only a correct', 'only b correct', 'p'])
 
-# %% ../nbs/03a_compare.ipynb #ace36977
+# %% ../nbs/03a_compare.ipynb #a39f4cf5
 def plot_only_one(
     a: FinishedRun,
     b: FinishedRun,
@@ -258,7 +279,7 @@ def plot_only_one(
     "Test images that only `a` classifies correctly, then those that only `b` does."
     pick = torch.cat([only(a, b).nonzero()[:n, 0], only(b, a).nonzero()[:n, 0]])
     rows = zip(a.preds.labels[pick], a.preds.predicted[pick], b.preds.predicted[pick])
-    titles = [f'{a.classes[t]}\n{a.name}: {a.classes[p]}\n{b.name}: {a.classes[q]}'
+    titles = [[a.classes[t], f'{a.name}: {a.classes[p]}', f'{b.name}: {a.classes[q]}']
               for t, p, q in rows]
     return plot_images(data.test_x[pick], titles,
                        f'{data.title}: only {a.name} or only {b.name} is correct')

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['METADATA', 'TOLERANCE', 'export', 'onnx_differences', 'main']
 
-# %% ../nbs/05a_export.ipynb #7e64cb76
+# %% ../nbs/05a_export.ipynb #ea34daa2
 import copy, importlib, json, logging
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 
@@ -16,11 +17,11 @@ import torch
 from torch import Tensor
 
 from .cifar10 import get_data
-from .core import UserError, in_root, write_atomic
+from .core import UserError, explain, in_root, printable, write_atomic
 from .params import OneSentenceParser, command, is_program
-from .predict import Classifier, load_model
+from .predict import Classifier, check_writable, load_model, network_from
 
-# %% ../nbs/05a_export.ipynb #56c2c5e4
+# %% ../nbs/05a_export.ipynb #e5ff9cb1
 METADATA = ('classes', 'model', 'dataset', 'test_accuracy', 'out_of_distribution',
             'weights_sha256')
 
@@ -41,28 +42,28 @@ def _quiet():
 def _to_onnx(model):
     "The network as an ONNX file's content."
     plain = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)
-    images = torch.zeros(2, *model.info['input'], dtype=torch.uint8)
+    images = torch.zeros(2, *model.info.input, dtype=torch.uint8)
     program = torch.export.export(plain, (images,),
                                   dynamic_shapes=({0: torch.export.Dim('n')},))
     made = torch.onnx.export(program, dynamo=True, external_data=False, verbose=False,
                              input_names=['images'],
                              output_names=['probabilities', 'energy']).model_proto
-    for key in METADATA:
-        made.metadata_props.add(key=key, value=json.dumps(model.info.get(key)))
+    for key, value in asdict(model.info).items():
+        if key in METADATA: made.metadata_props.add(key=key, value=json.dumps(value))
     return made.SerializeToString()
 
-# %% ../nbs/05a_export.ipynb #6473e47a
+# %% ../nbs/05a_export.ipynb #c3199998
 def export(
     model: Classifier,
     path: str|Path      # of the .onnx file
 ) -> Path:
     "Write a network as one ONNX file. Raises `UserError` if that cannot be done."
     _optional('onnxscript')                                  # which imports onnx
+    check_writable(path)
     try:
         with _quiet(): content = _to_onnx(model)
     except Exception as e:                                   # torch raises many kinds
-        reason = ' '.join(str(e).split())[:300]
-        raise UserError(f"{model.info['model']} cannot be exported: {reason}") from e
+        raise UserError(f'{model.info.model} cannot be exported: {explain(e)}') from e
     try: return write_atomic(path, content)
     except OSError as e:
         raise UserError(f'{path} cannot be written ({e.strerror or e}): '
@@ -88,12 +89,12 @@ def onnx_differences(
         largest = max(largest, float(difference.max()))
     return n_other, largest
 
-# %% ../nbs/05a_export.ipynb #6a90e34b
+# %% ../nbs/05a_export.ipynb #e4c2cc73
 def _test_images(model, data_dir):
     "The images on which to compare, and what they are."
-    try: return get_data(model.info['dataset'], data_dir).test_x, 'test images'
+    try: return get_data(model.info.dataset, data_dir).test_x, 'test images'
     except UserError as e:
-        noise = torch.randint(0, 256, (1000, *model.info['input']), dtype=torch.uint8,
+        noise = torch.randint(0, 256, (1000, *model.info.input), dtype=torch.uint8,
                               generator=torch.Generator().manual_seed(0))
         return noise, f'images of noise, since {e}'
 
@@ -103,16 +104,18 @@ def main(argv: list[str]) -> int:
     parser = OneSentenceParser(main.__doc__)
     parser.add_argument('--model', default='output',
                         help="a finished run's folder")
+    parser.add_argument('--network', metavar='FILE.py:NAME', type=network_from,
+                        help='the function or class that made it, if it was your own')
     parser.add_argument('--data_dir',
                         help='the folder or archive that holds CIFAR-10')
     args = parser.parse_args(argv)
-    model, place = load_model(args.model), in_root(args.model)
+    model, place = load_model(args.model, args.network), in_root(args.model)
     if place.is_file(): place = place.parent
     path = export(model, place/'model.onnx')
     x, what = _test_images(model, args.data_dir)
     n_other, largest = onnx_differences(path, model, x)
     same = n_other == 0 and largest < TOLERANCE
-    print(f"{path}, {path.stat().st_size/1e6:.1f} MB: {'' if same else 'NOT '}the same "
+    print(f"{printable(path)}, {path.stat().st_size/1e6:.1f} MB: {'' if same else 'NOT '}the same "
           f'as PyTorch on {len(x):,} {what}: {n_other} other predictions, '
           f'probabilities and energies differ by at most {largest:.1e}')
     return int(not same)

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'conv3x3', 'block', 'CNN', 'n_parameters', 'layer_table', 'whitening', 'whiten_', 'Shortcut', 'Fast',
-           'make_model']
+           'make_model', 'to_memory_format']
 
-# %% ../nbs/02_model.ipynb #9eb9534f
+# %% ../nbs/02_model.ipynb #bf9b517a
+import inspect
 from collections.abc import Callable
 from functools import partial
 
@@ -14,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.flop_counter import FlopCounterMode
 
-from .core import UserError, set_seed
+from .core import UserError, explain, set_seed
 
 # %% ../nbs/02_model.ipynb #18ca15a0
 def conv3x3(
@@ -55,17 +57,18 @@ def n_parameters(model: nn.Module) -> int:
     "How many numbers training can change."
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-# %% ../nbs/02_model.ipynb #2dc65f55
+# %% ../nbs/02_model.ipynb #178bc42d
 def _observe(model):
     "Send a blank image through. Returns name -> (layer, output shape), and the FLOP counter."
     seen, training = {}, model.training
     p = next(model.parameters())
-    def note(name, layer, _, out): seen[name] = layer, out.shape[1:]
+    def note(name, layer, _, out): seen[name] = layer, getattr(out, 'shape', ())[1:]
     hooks = [m.register_forward_hook(partial(note, name))
              for name, m in model.named_modules() if not any(m.children())]
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model.eval()(torch.zeros(1, 3, 32, 32, device=p.device, dtype=p.dtype))
+            model.eval()
+            model(torch.zeros(1, 3, 32, 32, device=p.device))
     finally:
         for h in hooks: h.remove()
         model.train(training)
@@ -155,17 +158,47 @@ class Fast(nn.Module):
         "Compute the scores of a batch of images."
         return self.head(self.features(F.relu(self.stem(x))).mean((2, 3)))/3
 
-# %% ../nbs/02_model.ipynb #f5fadd35
+# %% ../nbs/02_model.ipynb #ad01bbd5
 MODELS = dict(cnn=CNN, fast=Fast, deep=partial(Fast, widths=(48, 160, 288), deep=True))
+
+def _make_own(function, n_classes):
+    "What a function of the user's own makes. Raises `UserError` if it fails."
+    if isinstance(function, nn.Module):
+        raise UserError('model must be a function or class that makes a network, not a network: '
+                        f'give {type(function).__name__}, or a function that returns a new one')
+    try: arguments = inspect.signature(function).bind(n_classes).args
+    except (TypeError, ValueError): arguments = ()   # it takes none
+    try:
+        made = function(*arguments)
+        if not isinstance(made, nn.Module):
+            raise UserError(f'model({n_classes}) must give back a torch.nn.Module, '
+                            f'not {type(made).__name__}: return the network')
+        if any(map(is_lazy, (*made.parameters(), *made.buffers()))):
+            made.eval()
+            made(torch.zeros(2, 3, 32, 32))   # which gives lazy layers their shapes
+            made.train()
+        return made
+    except Exception as e:
+        if isinstance(e, UserError): raise
+        raise UserError(f'model({n_classes}) fails: {explain(e)}') from e
 
 def make_model(
     model: str|Callable = 'cnn',  # one of `MODELS`, or a function of the number of classes
     n_classes: int = 10,
     seed: int|None = None         # None: weights come from torch's current random state
 ) -> nn.Module:
-    "A new model. Raises `UserError` if a function does not return one."
+    "A new model. Raises `UserError` if a function of your own fails, or does not return one."
     if seed is not None: set_seed(seed)
-    made = (MODELS[model] if isinstance(model, str) else model)(n_classes)
-    if isinstance(made, nn.Module): return made
-    raise UserError(f'model({n_classes}) must give back a torch.nn.Module, '
-                    f'not {type(made).__name__}: return the network')
+    return MODELS[model](n_classes) if isinstance(model, str) else _make_own(model, n_classes)
+
+# %% ../nbs/02_model.ipynb #656ba8c8
+def _make_contiguous(model, args): return tuple(x.contiguous() for x in args)
+
+def to_memory_format(
+    model: nn.Module,
+    channels_last: bool = True   # False: contiguous, in the order of the indices
+) -> nn.Module:                  # the same model
+    "Arrange a model's weights in memory, and whatever images it will be given."
+    if channels_last: return model.to(memory_format=torch.channels_last)
+    model.register_forward_pre_hook(_make_contiguous)
+    return model.to(memory_format=torch.contiguous_format)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['whole', 'RECIPE', 'SPECS', 'Spec', 'number', 'one_of', 'a_path', 'brief', 'coerce', 'did_you_mean', 'check_params',
            'injected', 'defaults_of', 'from_notebook', 'only_these', 'comments', 'notes_of', 'OneSentenceParser',
-           'parse_args', 'command', 'is_program', 'run_command']
+           'parse_args', 'SteadyStream', 'steady', 'prepare_process', 'command', 'is_program', 'run_command']
 
-# %% ../nbs/02i_params.ipynb #4c27e481
+# %% ../nbs/02i_params.ipynb #f1652236
 import difflib, functools, numbers, os, re, signal, sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import TextIO
 
 from .core import UserError
 from .model import MODELS
@@ -35,7 +36,7 @@ class Spec:
         default = " (the recipe's)" if self.in_recipe else ''
         return self.allowed + (f', or None{default}' if self.optional else '')
 
-# %% ../nbs/02i_params.ipynb #65239706
+# %% ../nbs/02i_params.ipynb #2692cc34
 def number(low: float, high: float, zero: str = '', kind: type = float, **more) -> Spec:
     "A number from `low` to `high`, both included; `zero` says what 0 means."
     name = 'a whole number' if kind is int else 'a number'
@@ -52,7 +53,8 @@ def one_of(*values: str|int, also: str = '', **more) -> Spec:
 
 def a_path(**more) -> Spec:
     "The path of a file or folder, which need not exist."
-    return Spec(str, lambda v: v.strip() and '\0' not in v, 'a path', **more)
+    return Spec(str, lambda v: v.strip() and v.isprintable(), 'a path of printable characters',
+                **more)
 
 # %% ../nbs/02i_params.ipynb #0f146b87
 RECIPE = dict(optional=True, in_recipe=True)
@@ -135,13 +137,14 @@ def check_params(
                             'give it a value in the parameters cell')
     return {name: coerce(name, given[name]) for name in SPECS}
 
-# %% ../nbs/02i_params.ipynb #403bbbf8
+# %% ../nbs/02i_params.ipynb #d65e25d8
 def injected(
     sources: list  # the cells' sources, such as IPython's `In`
 ) -> list:         # names, in order
     "The names that papermill's last injected cell assigns: it has lines such as `name = value`."
-    cells = [s for s in sources if re.match(r'# Parameters\s*\n', s)]
-    return re.findall(r'^([^\s=]+) *=', cells[-1], flags=re.M) if cells else []
+    cells = [s for s in sources if re.match(r'# Parameters\s*\n', s)] or ['']
+    names = re.findall(r'^([^\s=]+) *=', cells[-1], flags=re.M)
+    return [n for n in names if not n.startswith('PAPERMILL_')]   # papermill's own
 
 def defaults_of(
     module: object  # one that assigns parameters, such as `train`, or its `globals()`
@@ -211,7 +214,42 @@ def parse_args(
         raise UserError(did_you_mean(name.replace('-', '_')))
     return check_params(vars(args))
 
-# %% ../nbs/02i_params.ipynb #4d18ad1d
+# %% ../nbs/02i_params.ipynb #f6c6a019
+class SteadyStream:
+    "A text stream for which it is no error if nobody can read what is written."
+    def __init__(self, stream: TextIO): self.stream = stream
+    def __getattr__(self, name: str) -> object: return getattr(self.stream, name)
+
+    def _attempt(self, function, *args):
+        "Call a function of the stream; if that fails, connect the stream to the null device."
+        try: return function(*args)
+        except OSError: os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+    def write(self, text: str) -> int|None:
+        "Write a text, or lose it."
+        return self._attempt(self.stream.write, text)
+
+    def flush(self):
+        "Write what is buffered, or lose it."
+        self._attempt(self.stream.flush)
+
+def steady(
+    stream: TextIO|None   # `sys.stdout` or `sys.stderr`; None if it was closed before the start
+) -> TextIO:
+    "The stream for a program that must not fail because of it, even by a character."
+    if stream is None: return open(os.devnull, 'w')
+    stream.reconfigure(errors='backslashreplace')
+    return SteadyStream(stream)
+
+# %% ../nbs/02i_params.ipynb #a0cff586
+def prepare_process():
+    "Make SIGTERM and SIGHUP run every `finally`, and output that fails do no harm."
+    for name in ('SIGTERM', 'SIGHUP'):
+        number = getattr(signal, name, None)   # Windows lacks one
+        if number and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    sys.stdout, sys.stderr = steady(sys.stdout), steady(sys.stderr)
+
 def command(
     func: Callable  # takes a list of str; returns the exit code, or None for 0
 ) -> Callable:      # `main(argv=None)`; None: this process's own arguments
@@ -221,8 +259,7 @@ def command(
         "Run the command; see `command`."
         if argv is None:
             argv = sys.argv[1:]
-            # as an exception, SIGTERM runs every `finally`
-            signal.signal(signal.SIGTERM, lambda *args: sys.exit(143))
+            prepare_process()
         error = ''
         try: code = func(argv)
         except UserError as e: code, error = 2, e

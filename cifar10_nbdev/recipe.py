@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LONG', 'Recipe', 'recipe', 'Compute', 'pick_dtype', 'compile_model', 'make_learner']
 
-# %% ../nbs/02d_recipe.ipynb #b81c2a70
+# %% ../nbs/02d_recipe.ipynb #6f1e9465
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +20,7 @@ from .augment import Augment, get_dls
 from .core import set_seed
 from .data import Data
 from .learner import Callback, Learner
+from .model import CNN, Fast, to_memory_format
 from .optim import CleanEnd, CurriculumDropout, OneCycle, make_optimizer
 
 # %% ../nbs/02d_recipe.ipynb #44aac944
@@ -71,7 +72,7 @@ def recipe(
     if 'lr' in given: r = replace(r, adam_lr=r.adam_lr*given['lr']/r.lr)
     return replace(r, **given)
 
-# %% ../nbs/02d_recipe.ipynb #7e008b26
+# %% ../nbs/02d_recipe.ipynb #711e549d
 @dataclass
 class Compute:
     "The device, precision and seed that a network is trained with."
@@ -79,6 +80,7 @@ class Compute:
     dtype: torch.dtype = torch.float32   # of the costly operations
     seed: int = 0                        # of the order, augmentation and dropout
     compile: bool = False                # whether to use `torch.compile`
+    channels_last: bool = True           # see `model.to_memory_format`
 
 def pick_dtype(
     precision: str,        # 'auto', 'float32', 'bfloat16' or 'float16'
@@ -106,7 +108,7 @@ def compile_model(
     model.compile()
     return True
 
-# %% ../nbs/02d_recipe.ipynb #7550b376
+# %% ../nbs/02d_recipe.ipynb #c3bceae0
 def make_learner(
     model: nn.Module,
     data: Data,
@@ -118,8 +120,8 @@ def make_learner(
     set_seed(compute.seed)
     torch.set_float32_matmul_precision('high')   # TF32, where there is any
     dls = get_dls(data, recipe.batch_size, compute.device, compute.seed, recipe.augment)
-    model = model.to(compute.device, memory_format=torch.channels_last)
-    if hasattr(model, 'whiten'):
+    model = to_memory_format(model.to(compute.device), compute.channels_last)
+    if isinstance(model, CNN | Fast):
         model.whiten(torch.cat([xb for xb, _ in islice(dls.train_plain, 10)]))
     compiled = compute.compile and compile_model(model)
     # the fused AdamW would unscale the gradients itself, after Muon has used them

@@ -7,14 +7,14 @@ __all__ = ['SIX_VIEWS', 'OUTLIERS', 'FACTS', 'STEPS', 'figure', 'show_examples',
            'show_classes', 'show_confusion', 'show_confident_wrong', 'show_wrong', 'show_calibration', 'save_model',
            'result_of', 'small_curves', 'finish', 'run_all']
 
-# %% ../nbs/02r_report.ipynb #89e05f6c
-import io, sys, time
+# %% ../nbs/02r_report.ipynb #aa6916e7
+import io, sys
 from collections.abc import Callable
 from functools import wraps
 
 from matplotlib.figure import Figure
 
-from .checkpoint import pack
+from .checkpoint import copies, pack
 from .folder import FILES, copy_at_exit, executed_notebook
 from .interpret import Predictions, ece, prediction_table, wilson
 from .learner import mirror_shift
@@ -22,7 +22,7 @@ from .model import layer_table
 from .plots import (pick_confident_wrong, pick_wrong, plot_calibration,
                                  plot_classes, plot_confusion, plot_examples,
                                  plot_history, plot_wrong)
-from .progress import framed, page, step
+from .progress import framed, page, row, step
 from .record import seal
 from .run import Run, begin, load_data, settings_of, start, train
 
@@ -122,7 +122,7 @@ def show_calibration(run: Run) -> Figure:
     "How often predictions of a given confidence are correct; calibration error."
     return plot_calibration(run.preds, run.data.title)
 
-# %% ../nbs/02r_report.ipynb #e9558006
+# %% ../nbs/02r_report.ipynb #8a7a74a2
 OUTLIERS = .05   # fraction of the images for evaluation that lie above the threshold
 FACTS = """model dataset n_parameters macs valid_accuracy test_accuracy
     data_fingerprint weights_sha256 started commit versions parameters""".split()
@@ -136,27 +136,27 @@ def save_model(run: Run):
                fraction=OUTLIERS, of='validation' if run.valid_preds else 'test')
     info = dict(
         own=callable(run.p['model']), classes=run.data.classes, input=[3, 32, 32],
-        epochs=run.learn.epoch, mean=test.mean.tolist(), std=test.std.tolist(),
+        epochs=run.learn.epoch,
+        mean=test.mean.tolist(), std=test.std.tolist(),
         out_of_distribution=ood, **{fact: getattr(r, fact) for fact in FACTS})
-    weights = {k: v.cpu().contiguous() for k, v in run.model.state_dict().items()}
-    run.folder.write('model.safetensors', pack(weights, info))
+    run.folder.write('model.safetensors', pack(copies(run.model.state_dict()), info))
     run.folder.write('model.json', seal(info))
 
-# %% ../nbs/02r_report.ipynb #4cf8b5c7
+# %% ../nbs/02r_report.ipynb #71116d6b
 def result_of(run: Run) -> tuple[str, str]:  # a sentence; rows of a table in Markdown
     "How good the network is, and what it took."
     r = run.record
     low, high = wilson(r.n_right, r.n_test)
-    valid = f'\n| validation accuracy | {r.valid_accuracy:.2%} |' if r.n_valid else ''
     done = f'{run.learn.epoch} of ' if run.state['reason'] else ''
     sentence = (f'{run.data.title}: test accuracy {r.test_accuracy:.2%} after '
                 f"{done}{r.nepochs} epoch{'s'*(r.nepochs != 1)} in {r.seconds:.1f} s "
                 'of training')
     interval = f'95 % interval {low:.2%} to {high:.2%}'
-    return sentence, f"""| test accuracy | {r.test_accuracy:.2%}, {interval} |
-| training accuracy | {r.train_accuracy:.2%} |{valid}
-| time of training | {r.seconds:.1f} s |
-{settings_of(run)}"""
+    rows = {'test accuracy': f'{r.test_accuracy:.2%}, {interval}',
+            'training accuracy': f'{r.train_accuracy:.2%}'}
+    if r.n_valid: rows['validation accuracy'] = f'{r.valid_accuracy:.2%}'
+    rows['time of training'] = f'{r.seconds:.1f} s'
+    return sentence, ''.join(row(k, v) for k, v in rows.items()) + settings_of(run)
 
 def small_curves(run: Run) -> Figure|None:
     "The curves, small enough to stand below a table; None if no epoch was finished."
@@ -165,26 +165,26 @@ def small_curves(run: Run) -> Figure|None:
     fig.set_dpi(60)
     return fig
 
-# %% ../nbs/02r_report.ipynb #1efd6dee
+# %% ../nbs/02r_report.ipynb #03ff04ae
 @step(needs='preds')
 def finish(run: Run):
     "Say the result, mark the run complete (unless stopped), and release its folder."
     if run.data.warning: run.say(framed(run.data.warning), 0)
     result, rows = result_of(run)
-    price, elapsed, cost = run.p['price_per_hour'], time.time() - run.began, None
-    if price is not None:
-        cost = price*elapsed/3600
-        result += (f'; {elapsed:.0f} s from start to end cost {cost:.3g} '
-                   f'at {price:g} an hour')
+    run.count_leg()
+    if run.record.cost is not None:
+        elapsed = sum(leg.elapsed for leg in run.record.legs)
+        result += f'; {elapsed:.0f} s from start to end cost {run.record.cost:.3g}'
+    if run.p['price_per_hour'] is not None: result += f" at {run.p['price_per_hour']:g} an hour"
     run.say(f'{result}; everything is in {run.out}')
     if run.board: run.board.show(page(result, rows), small_curves(run))
-    in_notebook = 'ipykernel' in sys.modules
-    book = executed_notebook(run.out, run.began) if in_notebook else None
+    in_notebook = 'ipykernel' in sys.modules and run.folder.claimed
+    book = executed_notebook(run.out, run.id) if in_notebook else None
     if book:
         run.folder.write('report.ipynb', book)
-        run.folder.files['report.ipynb'] = None   # it will change once more
-    run.save(cost=cost, status='interrupted' if run.state['reason'] else 'complete')
-    if book: copy_at_exit(run.out, run.began)
+        run.folder.files['report.ipynb'] = None   # it will change once more, and has a seal
+    run.save(status='interrupted' if run.state['reason'] else 'complete')
+    if in_notebook: copy_at_exit(run.out, run.id)
     run.folder.release()
 
 # %% ../nbs/02r_report.ipynb #ff9bbfdd

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, hypot, maximum, minimum
 
-# %% ../nbs/00a_shapes.ipynb #f6014cd5
+# %% ../nbs/00a_shapes.ipynb #8d4ac92a
 def _box(u, v, half_width, half_height):
     "A rectangle around the origin."
     return maximum(u.abs() - half_width, v.abs() - half_height)
@@ -21,51 +21,58 @@ def _edge(u, v, start, end):
     "The half-plane to the right of the line from `start` to `end`."
     (ax, ay), (bx, by) = start, end
     nx, ny = by - ay, ax - bx   # normal to the line, outward
-    return ((u - ax)*nx + (v - ay)*ny)/math.hypot(nx, ny)
+    return ((u - ax)*nx + (v - ay)*ny)/(nx*nx + ny*ny)**.5
 
 def _polygon(u, v, *points):
     "A convex polygon, the intersection of half-planes; `points` run clockwise."
     edges = [_edge(u, v, a, b) for a, b in zip(points, points[1:] + points[:1])]
     return torch.stack(edges).amax(0)
 
-def _star(u, v):
+def _star(u, v, t):
     "A five-pointed star: ten copies, rotated and mirrored, of the edge from a notch to a tip."
     wedge, r = 2*math.pi/5, hypot(u, v)
     angle = (torch.atan2(u, -v).remainder(wedge) - wedge/2).abs()   # 0 at a notch
     tip = 1.05*math.cos(wedge/2), 1.05*math.sin(wedge/2)
-    return _edge(r*angle.cos(), r*angle.sin(), (.42, 0.), tip)
+    return _edge(r*angle.cos(), r*angle.sin(), (.35 + .4*t, 0.), tip)
 
-# %% ../nbs/00a_shapes.ipynb #b914dc65
+def _crescent(u, v, t):
+    "A disk without another one that passes through the tips, (0, -.95) and (0, .95)."
+    d = .3 + 2*t   # how far away the other one's center is
+    return maximum(hypot(u, v) - .95, (d*d + .95**2)**.5 - hypot(u - d, v))
+
+# %% ../nbs/00a_shapes.ipynb #2cee5e8f
 SHAPES = dict(
-    circle     = lambda u, v: hypot(u, v) - .9,
-    ring       = lambda u, v: (hypot(u, v) - .75).abs() - .22,
-    semicircle = lambda u, v: maximum(hypot(u, v + .4) - 1, -(v + .4)),
-    triangle   = lambda u, v: _polygon(u, v, (0., -1.), (.95, .65), (-.95, .65)),
-    square     = lambda u, v: _box(u, v, .75, .75),
+    circle     = lambda u, v, t: hypot(u, v) - .9,
+    ring       = lambda u, v, t: maximum(hypot(u, v) - .95, .6 - .5*t - hypot(u, v)),
+    semicircle = lambda u, v, t: maximum(hypot(u, v + .4) - 1, -(v + .4)),
+    triangle   = lambda u, v, t: _polygon(u, v, (0., -1.), (.95, .65), (-.95, .65)),
+    square     = lambda u, v, t: _box(u, v, .75, .75),
     star       = _star,
-    cross      = lambda u, v: minimum(_box(u, v, .95, .28), _box(u, v, .28, .95)),
-    heart      = lambda u, v: minimum(   # two circles and a kite below them
-        hypot(u.abs() - .42, v + .3) - .55,
-        _polygon(u, v, (0., -.6), (.93, -.1), (0., 1.), (-.93, -.1))),
-    crescent   = lambda u, v: maximum(hypot(u, v) - .95, .8 - hypot(u - .5, v)),
-    arrow      = lambda u, v: minimum(   # a triangle on a rectangle
+    cross      = lambda u, v, t: maximum(   # a square without its corners
+        _box(u, v, .9, .9), minimum(u.abs(), v.abs()) - .2 - .4*t),
+    heart      = lambda u, v, t: minimum(   # two circles, and a kite that fills the cleft
+        hypot(u.abs() - .45, v + .3) - .45,
+        _polygon(u, v, (0., -.3 - .5*t), (.85, -.1), (0., 1.1), (-.85, -.1))),
+    crescent   = _crescent,
+    arrow      = lambda u, v, t: minimum(   # a triangle on a rectangle
         _polygon(u, v, (0., -1.), (.8, 0.), (-.8, 0.)),
-        _box(u, v - .45, .25, .5)))
+        _box(u, v - .47 + .4*t, .25, .47 - .4*t)))
 
-# %% ../nbs/00a_shapes.ipynb #167feb6c
-def _draw(name, n, rng):
-    "`n` images of one shape, float64 n×32×32×3, 0 to 1 except for the noise."
+# %% ../nbs/00a_shapes.ipynb #cdd4d1f3
+def _draw(name, t, rng):
+    "An image for each number in `t`, float64 n×32×32×3, 0 to 1 except for the noise."
     color, pixels = (1, 1, 3), (32, 32, 3)
     def between(low, high, size=(1, 1, 1)):
-        return low + (high - low)*torch.from_numpy(rng.random_sample((n, *size)))
+        return low + (high - low)*torch.from_numpy(rng.random_sample((len(t), *size)))
 
     across = torch.arange(32, dtype=torch.float64)[:, None] - 15.5   # pixels from the middle
     down = across[:, None]
-    radius, turn = between(8, 13), between(0, 2*math.pi)
+    radius, turn, slant = between(5, 12), between(0, 2*math.pi), between(.5, 1)
     dx, dy = between(-1, 1)*(14.5 - radius), between(-1, 1)*(14.5 - radius)
-    x, y = (across - dx)/radius, (down - dy)/radius
+    x, y = (across - dx)/radius, (down - dy)/(radius*slant)
     u, v = x*turn.cos() + y*turn.sin(), y*turn.cos() - x*turn.sin()
-    inside = (.5 - SHAPES[name](u, v)*radius).clamp(0, 1)   # the fraction of each pixel
+    distance = SHAPES[name](u, v, t.view(-1, 1, 1, 1))*radius*slant   # in pixels
+    inside = (.5 - distance).clamp(0, 1)   # the fraction of each pixel
 
     ink, paper = between(0, 1, color), between(0, 1, color)
     similar = (ink - paper).abs().amax(3, keepdim=True) < .5
@@ -74,7 +81,7 @@ def _draw(name, n, rng):
     noise = between(0, 1, pixels) - between(0, 1, pixels)
     return paper + (ink - paper)*inside + noise*between(.05, .3)
 
-# %% ../nbs/00a_shapes.ipynb #7059bf91
+# %% ../nbs/00a_shapes.ipynb #33f285a5
 def make_shapes(
     n: int,        # images; a tenth for each class, one more for the first n % 10 classes
     seed: int = 0  # 0 to 2**32 - 1; the same seed gives the same images
@@ -84,6 +91,7 @@ def make_shapes(
     y = torch.from_numpy(rng.permutation(np.arange(n) % 10))
     x = torch.empty(n, 32, 32, 3, dtype=torch.uint8)
     for k, name in enumerate(SHAPES):
-        images = _draw(name, int((y == k).sum()), rng)
+        t = torch.from_numpy(rng.random_sample(int((y == k).sum())))
+        images = _draw(name, 1.25*t**2, rng)   # one in ten is beyond 1
         x[y == k] = (images*255).round().clamp(0, 255).to(torch.uint8)
     return x.permute(0, 3, 1, 2), y

@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['SET_BY_SWEEP', 'trials', 'finished', 'run_trial', 'trial_table', 'setting_table', 'plot_settings', 'sweep', 'main']
 
-# %% ../nbs/06_sweep.ipynb #37828cb8
-import itertools, os, re, subprocess, sys, time
+# %% ../nbs/06_sweep.ipynb #d59701d6
+import itertools, os, subprocess, sys, time
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 import torch
@@ -17,15 +19,16 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from . import train
-from .core import UserError, in_root, write_atomic
+from .core import UserError, in_root, printable, write_atomic
 from .device import usable_cores
 from .interpret import over_seeds
-from .params import (OneSentenceParser, SPECS, check_params, command,
+from .params import (OneSentenceParser, SPECS, check_params, coerce, command,
                                   defaults_of, is_program, notes_of)
 from .plots import percent, subplots
+from .recipe import recipe
 from .record import VERSIONS, Record, read_record
 
-# %% ../nbs/06_sweep.ipynb #c68a1dc0
+# %% ../nbs/06_sweep.ipynb #2bf96aea
 SET_BY_SWEEP = [n for n, spec in SPECS.items()
                 if not spec.affects_result and n != 'data_dir']
 
@@ -41,26 +44,30 @@ def trials(
     todo = {}
     for values in itertools.product(*grid.values()):
         trial = check_params({**defaults_of(train), **dict(zip(grid, values))})
+        if not isinstance(trial['model'], str):
+            raise UserError('a sweep trains only networks that have a name, by command')
         name = ','.join(f'{n}={trial[n]}' for n in varied)
-        name = re.sub(r'[^\w.=,+-]+', '_', name) or 'run'   # fit for a folder
+        name = quote(name, safe='=,+') or 'run'   # fit for a folder
         if name in todo:
             raise UserError(f'{name} is there twice: name each value once')
         todo[name] = trial
     return todo
 
-# %% ../nbs/06_sweep.ipynb #c53d45b0
+# %% ../nbs/06_sweep.ipynb #1cc31443
 def finished(
     folder: str|Path,
     trial: dict        # its parameters
 ) -> Record|None:
-    "The record of a trial that is complete, with these parameters and this version."
+    "The record of a trial that is complete, with these parameters, recipe and version."
     try: r = read_record(folder)
     except (OSError, UserError): return None
     expected = {n: v for n, v in trial.items() if n not in SET_BY_SWEEP}
+    chosen = {n: trial[n] for n, spec in SPECS.items() if spec.in_recipe}
     version = 'cifar10_nbdev'
-    same = (r.status == 'complete' and r.versions[version] == VERSIONS[version]
+    same = (r.status == 'complete' and r.versions.get(version) == VERSIONS[version]
             and trial['dataset'] in (r.dataset, 'auto')
-            and expected.items() <= r.parameters.items())
+            and expected.items() <= r.parameters.items()
+            and r.recipe == asdict(recipe(trial['model'], trial['nepochs'], **chosen)))
     return r if same else None
 
 # %% ../nbs/06_sweep.ipynb #b94e944e
@@ -83,7 +90,7 @@ def _environment(threads):
         env.setdefault('CUDA_VISIBLE_DEVICES', str(number % n_gpus))
     return env
 
-# %% ../nbs/06_sweep.ipynb #e85e5bda
+# %% ../nbs/06_sweep.ipynb #b7bb16a4
 def run_trial(
     trial: dict,
     folder: str,              # absolute, the same on every worker
@@ -92,17 +99,18 @@ def run_trial(
     "Train a trial on a worker, unless it is. Raises RuntimeError if a retry may help."
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    with FileLock(out/'.lock', timeout=3600): pass   # a lost worker's training may hold it
-    if finished(out, trial): return ''
-    done = subprocess.run(_command_line(trial, folder), env=_environment(threads),
-                          capture_output=True, text=True)
-    last = done.stderr.strip().rpartition('\n')[2]
-    if done.returncode == 2 and last.startswith('Error: '): return last   # it would again
-    if done.returncode or not finished(out, trial):
-        raise RuntimeError(f'exit code {done.returncode}: {last[:300]}')
-    return ''
+    with FileLock(out/'.sweep.lock', timeout=3600):      # another sweep may have this trial, too
+        with FileLock(out/'.lock', timeout=3600): pass   # a lost worker's training may hold it
+        if finished(out, trial): return ''
+        done = subprocess.run(_command_line(trial, folder), env=_environment(threads),
+                              capture_output=True, encoding='utf-8', errors='replace')
+        last = printable(done.stderr.strip().rpartition('\n')[2])
+        if done.returncode == 2 and last.startswith('Error: '): return last   # it would again
+        if done.returncode or not finished(out, trial):
+            raise RuntimeError(f'exit code {done.returncode}: {last[:300]}')
+        return ''
 
-# %% ../nbs/06_sweep.ipynb #7cb5f5dd
+# %% ../nbs/06_sweep.ipynb #e6435e24
 def trial_table(
     folder: Path,
     todo: dict[str, dict]  # of `trials`
@@ -110,12 +118,13 @@ def trial_table(
     "A row for each trial, from the folders; NaN if it is not finished."
     rows = []
     for name, trial in todo.items():
-        r = finished(folder/name, trial) or Record()
+        r = finished(folder/name, trial) or Record(device='auto', dtype='auto', dataset='auto')
         accuracy = r.valid_accuracy if trial['valid_size'] else r.test_accuracy
-        dataset = r.dataset or trial['dataset']          # what 'auto' stood for
-        rows.append({**trial, 'dataset': dataset, 'trial': name, 'accuracy': accuracy,
+        used = dict(dataset=r.dataset, precision=r.dtype, device=str(r.device).split(':')[0])
+        auto = {n: value for n, value in used.items() if trial[n] == 'auto'}
+        rows.append({**trial, **auto, 'trial': name, 'accuracy': accuracy,
                      'test_accuracy': r.test_accuracy, 'seconds': r.seconds})
-    varied = [n for n in SPECS if len({str(row[n]) for row in rows}) > 1]
+    varied = [n for n in SPECS if len({str(row[n]) for row in rows if row[n] != 'auto'}) > 1]
     for row in rows:
         row['setting'] = ', '.join(f'{n} {row[n]}' for n in varied if n != 'seed') or 'all'
     results = ['accuracy', 'test_accuracy', 'seconds']
@@ -165,10 +174,9 @@ def _dask_client(address, n_workers):
             raise UserError(f'no Dask scheduler answers at {address}: {e}') from e
         yield client
 
-# %% ../nbs/06_sweep.ipynb #6974c8d9
+# %% ../nbs/06_sweep.ipynb #34a65b67
 def _report(out, todo):
     "Write sweep.csv and sweep.png, as far as the sweep has come; return the table."
-    out.mkdir(parents=True, exist_ok=True)
     rows = trial_table(out, todo)
     write_atomic(out/'sweep.csv', rows.to_csv(index=False))
     if rows.accuracy.count():
@@ -186,7 +194,9 @@ def _follow(futures, out, todo):
         for future in as_completed(futures):
             name = futures[future]
             error = future.exception()
-            why = str(error) if error else future.result()
+            why = printable(error) if error else future.result()
+            if not (why or finished(out/name, todo[name])):
+                why = 'no complete run is in its folder, which all workers must see'
             if why: failed[name] = why
             bar.update()
             _report(out, todo)
@@ -195,7 +205,7 @@ def _follow(futures, out, todo):
             bar.write(f"{name}: {why or 'done'}; {n_done} of {n}, about {left:.0f} s left")
     return failed
 
-# %% ../nbs/06_sweep.ipynb #4c1c5ec1
+# %% ../nbs/06_sweep.ipynb #36a6a47b
 def sweep(
     grid: dict[str, list],      # of `trials`
     folder: str|Path,           # where the trials' folders are made
@@ -204,7 +214,10 @@ def sweep(
 ) -> pd.DataFrame:              # of `trial_table`
     """Train every trial that is not finished yet. Writes `sweep.csv` and `sweep.png`.
     Raises `UserError` for a bad grid, a missing package, a dead address."""
-    todo, out = trials(grid), in_root(folder)
+    todo, out = trials(grid), in_root(coerce('output_dir', folder))
+    try: out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f'sweep_dir {printable(out)} cannot be used ({e.strerror})') from e
     left = {name: t for name, t in todo.items() if not finished(out/name, t)}
     print(f'{len(todo)} trials, {len(todo) - len(left)} of them finished, in {out}')
     threads, failed = None, {}
@@ -213,7 +226,7 @@ def sweep(
     if left:
         with _dask_client(address, min(workers, len(left))) as client:
             futures = {client.submit(run_trial, trial, str(out/name), threads,
-                                     key=f'{out.name}/{name}', retries=3): name
+                                     key=f'{out/name} {trial}', retries=3): name
                        for name, trial in left.items()}
             failed = _follow(futures, out, todo)
     for name, why in failed.items(): print(f'FAILED {name}: {why}')

@@ -13,6 +13,10 @@ pytestmark = pytest.mark.skipif(
     not CHROMIUM or not shutil.which('npm'),
     reason='there is no Chromium, or no npm, here: apt install chromium npm')
 
+# names of classes and of a file are text, whatever they look like
+NAMES = ['<script>document.title = 1</script>', '<img src=x onerror="document.title = 1">',
+         '&lt;b&gt;', '</script><h1>forged', 'PACKED_MODEL', 'ABOUT', '${1}$& $1', "'-->",
+         'x'*100, 'two words']
 SIZES = ((32, 32), (100, 80), (64, 64), (33, 50), (200, 300),
          (31, 31), (20, 20), (640, 480), (97, 97), (48, 32))
 
@@ -26,7 +30,7 @@ def network(project):
     from cifar10_nbdev.data import normalize
     from cifar10_nbdev.interpret import energy
     from cifar10_nbdev.model import make_model
-    from cifar10_nbdev.shapes import SHAPES, make_shapes
+    from cifar10_nbdev.shapes import make_shapes
     net = make_model('cnn', seed=0).eval()
     x, _ = make_shapes(10, seed=1)
     with torch.no_grad():
@@ -34,7 +38,7 @@ def network(project):
         energies = energy(net(normalize(x, torch.tensor([.5]*3), torch.tensor([.25]*3))))
     # half are out of distribution, and none is on the edge, where rounding decides
     middle = energies.sort().values[4:6].mean().item()
-    info = dict(model='cnn', own=False, dataset='shapes10', classes=list(SHAPES), input=[3, 32, 32],
+    info = dict(model='cnn', own=False, dataset='shapes10', classes=NAMES, input=[3, 32, 32],
                 mean=[.5]*3, std=[.25]*3, test_accuracy=.1, weights_sha256='',
                 out_of_distribution=dict(score='energy', threshold=middle, fraction=.5, of='test'))
     (project.out/'model.safetensors').write_bytes(pack(net.state_dict(), info))
@@ -56,8 +60,8 @@ def compare(page, prediction):
     "Assert that the page shows this prediction; return whether it warns."
     name, _ = prediction['top'][0]
     page.get_by_text(f'Most probably: {name} (').wait_for(timeout=10_000)
-    rows = [row.inner_text().split() for row in page.locator('#classes tr').all()]
-    shown = {name: float(number)/100 for name, number, _ in rows}
+    rows = [row.locator('th, td').all_text_contents() for row in page.locator('#classes tr').all()]
+    shown = {name: float(number.removesuffix(' %'))/100 for name, _, number in rows}
     for name, p in prediction['top']:
         assert abs(shown[name] - p) < .002, (shown, prediction)      # shown to a thousandth
     warned = 'do not believe' in page.locator('#message').inner_text()
@@ -67,7 +71,7 @@ def compare(page, prediction):
 
 def test_page_predicts_as_pytorch_does(network, tmp_path):
     from PIL import Image
-    from cifar10_nbdev.predict import classify, load_model, open_picture, prepare
+    from cifar10_nbdev.predict import classify, load_model, see
     from cifar10_nbdev.shapes import make_shapes
     model, (x, _) = load_model(network), make_shapes(10, seed=1)
     problems, warned = [], set()
@@ -86,14 +90,17 @@ def test_page_predicts_as_pytorch_does(network, tmp_path):
             picture = Image.fromarray(im.permute(1, 2, 0).numpy())
             picture.resize(size, Image.Resampling.BICUBIC).save(file)
             choose(page, file)
-            [expected] = classify(model, [prepare(open_picture(file))], k=10)
+            [expected] = classify(model, [see(file)], k=10)
             warned.add(compare(page, expected))
         assert warned == {True, False}
         page.screenshot(path=tmp_path/'demo.png')
         assert page.evaluate('document.documentElement.scrollWidth') <= 390
-        (tmp_path/'text.png').write_text('no picture')
         page.locator('#file').focus()                       # what a keyboard reaches
-        page.set_input_files('#file', tmp_path/'text.png')
-        says = 'text.png is no picture that this browser can read.'
-        page.get_by_text(says).wait_for(timeout=10_000)
+        for name, shown in {'text.png': 'text.png', '<img src=x>.png': '<img src=x>.png',
+                            'a\u202egnp.exe': 'a□gnp.exe'}.items():
+            (tmp_path/name).write_text('no picture')
+            page.set_input_files('#file', tmp_path/name)
+            says = f'{shown} is no picture that this browser can read.'
+            page.get_by_text(says).wait_for(timeout=10_000)
+        assert page.title().startswith('What is it?') and page.locator('img, h1 + h1').count() == 0
         assert not problems, problems                       # no request, no error

@@ -1,16 +1,16 @@
 """JupyterLab in a real browser: the notebook opened, run, and watched while it trains.
-Needs Chromium (Debian: apt install chromium) and playwright (pip); `.ci/run` installs both."""
+Needs Chromium (Debian: apt install chromium) and playwright (pip); `.ci/run` installs both.
+And the image's server, without one: it ends when nothing works, and not before."""
 import json, os, re, shutil, signal, socket, subprocess, sys, time
+import urllib.request
 from pathlib import Path
 
-import pytest
+import psutil, pytest, websocket   # psutil comes with ipykernel, websocket with jupyter_server
+
+from conftest import ROOT
 
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
 CHROMIUM = next((path for path in map(shutil.which, BROWSERS) if path), None)
-playwright = pytest.importorskip(
-    'playwright.sync_api', reason='there is no playwright here: pip install playwright')
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM, reason='there is no Chromium here: apt install chromium')
 SMALL = dict(nepochs=3, dataset='shapes10', subset=2000, batch_size=100)
 STEPS = 60                     # 3 epochs of 2,000 images in batches of 100
 
@@ -94,8 +94,11 @@ def watch(page, train):
     return bars, pictures
 
 
-def test_notebook_is_a_pleasure_to_watch(lab, tmp_path):
-    project, url = lab
+@pytest.mark.skipif(not CHROMIUM, reason='there is no Chromium here: apt install chromium')
+def test_notebook_is_a_pleasure_to_watch(request, tmp_path):
+    playwright = pytest.importorskip(
+        'playwright.sync_api', reason='there is no playwright here: pip install playwright')
+    project, url = request.getfixturevalue('lab')
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
         page = browser.new_page(viewport=dict(width=1200, height=9000))   # the whole notebook
@@ -124,3 +127,135 @@ def test_notebook_is_a_pleasure_to_watch(lab, tmp_path):
     m = project.metrics()
     assert (m['status'], m['nepochs'], m['n_train']) == ('complete', 3, 2000)
     assert m['parameters']['resume'] is False             # the notebook is live
+
+
+IDLE = 3   # seconds after which the server below ends itself; it looks once a second
+
+
+class Idle:
+    "The image's server in an empty folder, with few seconds of patience."
+    def __init__(self, home):
+        self.port, self.log = free_port(), home/'log.txt'
+        (home/'config').mkdir()
+        shutil.copy(ROOT/'docker'/'jupyter_server_config.py', home/'config')
+        env = {n: v for n, v in os.environ.items() if not n.lower().endswith('_proxy')}
+        env |= dict(JUPYTER_CONFIG_DIR=str(home/'config'), LAB_IDLE_MINUTES=str(IDLE/60),
+                    JUPYTER_TOKEN='open-sesame', JUPYTER_PREFER_ENV_PATH='1', HOME=str(home),
+                    SHELL='/bin/sh')
+        command = [sys.executable, '-m', 'jupyterlab', '--ip=127.0.0.1', f'--port={self.port}']
+        with open(self.log, 'w') as out:
+            self.process = subprocess.Popen(command, cwd=home, env=env, stdin=subprocess.DEVNULL,
+                                            stdout=out, stderr=subprocess.STDOUT)
+        end = time.monotonic() + 60
+        while not answers(self.port):
+            assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
+            time.sleep(.1)
+
+    def new(self, kind):
+        "Start a terminal or a kernel; its id, or name."
+        headers = dict(Authorization='token open-sesame')
+        request = urllib.request.Request(f'http://127.0.0.1:{self.port}/api/{kind}',
+                                         data=b'{}', headers=headers)
+        with urllib.request.urlopen(request, timeout=20) as response:
+            model = json.loads(response.read())
+        return model.get('id') or model['name']
+
+    def socket(self, path):
+        "A connection, as a tab has it."
+        address = f'ws://127.0.0.1:{self.port}/{path}?token=open-sesame'
+        return websocket.create_connection(address, timeout=60)
+
+    def type(self, line):
+        "Type a line in a new terminal, and close the tab."
+        tab = self.socket(f'terminals/websocket/{self.new("terminals")}')
+        tab.send(json.dumps(['stdin', line + '\r']))
+        while line not in ''.join(map(str, json.loads(tab.recv()))): pass   # its echo
+        tab.close()
+
+    def run(self, code):
+        "Run a cell in a new kernel, wait for its first output, and close the tab."
+        tab = self.socket(f'api/kernels/{self.new("kernels")}/channels')
+        header = dict(msg_id='a', msg_type='execute_request', username='', session='s',
+                      version='5.3', date='')
+        content = dict(code=code, silent=False, store_history=True, user_expressions={},
+                       allow_stdin=False, stop_on_error=True)
+        tab.send(json.dumps(dict(header=header, parent_header={}, metadata={}, content=content,
+                                 channel='shell', buffers=[])))
+        while json.loads(tab.recv())['msg_type'] != 'stream': pass
+        tab.close()
+
+    def keeps(self, word):
+        "Whether server and program are there after more than twice the time."
+        try: self.process.wait(2*IDLE + 2)
+        except subprocess.TimeoutExpired: return bool(running(word))
+        return False
+
+    def ends_by_itself(self):
+        "Whether it ends soon, well."
+        try: return self.process.wait(30) == 0
+        except subprocess.TimeoutExpired: return False
+
+
+# the last words of programs that are started below, which no other process has
+LONG, COMPUTES = f'600.{os.getpid()}', f'while True: {os.getpid()}'
+
+
+def running(word):
+    "The processes of programs with this last word."
+    found = psutil.process_iter(['cmdline'])
+    return [process for process in found if (process.info['cmdline'] or [''])[-1] == word]
+
+
+def end(word):
+    "Kill them."
+    for process in running(word): process.kill()
+
+
+@pytest.fixture
+def idle(tmp_path):
+    lab = Idle(tmp_path)
+    yield lab
+    lab.process.terminate()
+    try: lab.process.wait(20)
+    except subprocess.TimeoutExpired: lab.process.kill()
+    for word in (LONG, COMPUTES): end(word)
+
+
+def test_a_silent_program_in_a_terminal_keeps_the_server(idle):
+    idle.type('')                               # one terminal at its prompt
+    idle.type(f'sleep {LONG}')
+    assert idle.keeps(LONG), idle.log.read_text()
+    end(LONG)
+    assert idle.ends_by_itself(), idle.log.read_text()
+
+
+CHILDREN = f"""import subprocess, sys
+helper = subprocess.Popen(['sleep', '{LONG}'])
+child = subprocess.Popen([sys.executable, '-c', {COMPUTES!r}])
+print('started')"""
+
+
+def test_what_an_idle_kernel_has_started_keeps_the_server_while_it_computes(idle):
+    idle.run(CHILDREN)
+    assert idle.keeps(COMPUTES), idle.log.read_text()
+    end(COMPUTES)
+    assert idle.ends_by_itself(), idle.log.read_text()   # a helper that waits is no work
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('line, word', [
+    (f'sleep {LONG} &', LONG), (f'(sleep {LONG} &)', LONG),
+    (f'nohup sleep {LONG} > nohup.txt 2>&1 &', LONG),
+    (f"nohup '{sys.executable}' -c '{COMPUTES}' > nohup.txt 2>&1 & exit", COMPUTES)],
+    ids=['job', 'orphan', 'nohup', 'without its terminal'])
+def test_a_job_in_the_background_keeps_the_server(idle, line, word):
+    idle.type(line)
+    assert idle.keeps(word), idle.log.read_text()
+    end(word)
+    assert idle.ends_by_itself(), idle.log.read_text()
+
+
+@pytest.mark.long
+def test_a_silent_cell_keeps_the_server(idle):
+    idle.run(f"print(1, flush=True)\nimport os; os.system('sleep {LONG}')")
+    assert idle.keeps(LONG), idle.log.read_text()

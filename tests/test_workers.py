@@ -1,5 +1,6 @@
 "Several workers, started by torchrun, train as one process does; one that is killed costs no run."
-import os, signal, sys, time
+import os, re, signal, sys, time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -52,7 +53,7 @@ def test_a_killed_worker_costs_no_run(project):
     finally:
         if torchrun.poll() is None: torchrun.kill()
     m = project.metrics()
-    assert m['status'] == 'complete' and len(m['resumed']) >= 1
+    assert m['status'] == 'complete' and len(m['legs']) >= 2
     assert [row['epoch'] for row in m['history']] == [1, 2, 3]
     assert project.check().returncode == 0
 
@@ -62,3 +63,21 @@ def test_too_many_workers_for_a_batch(project):
     done = project(*TORCHRUN, *TRAIN, '--batch_size', '299', OMP_NUM_THREADS='1')
     assert done.returncode != 0
     assert '2 workers cannot share a batch of 1 images' in done.stderr
+
+
+def test_layers_of_ones_own(project):
+    done = project(*TORCHRUN, str(Path(__file__).with_name('own_layers.py')), OMP_NUM_THREADS='1')
+    print(done.stdout, done.stderr)
+    trained = dict(re.findall(r'^(\w+): (\S+)$', done.stdout, re.M))
+    assert len(trained) == 8 and all(float(by) < 1e-5 for by in trained.values())
+    sentence = (r'^worker ([01]), (\w+): (\S+) s, 2 workers would not train this network as one '
+                r'process does \((.+)\): train it with one process$')
+    refused = re.findall(sentence, done.stdout, re.M)
+    assert len({(rank, name) for rank, name, *_ in refused}) == 2*5     # both end
+    for _, name, seconds, why in refused:
+        assert float(seconds) < 20
+        keeps = name == 'statistics'
+        assert why == ('it mixes images, or keeps statistics of its own' if keeps else
+                       'it draws random numbers of its own')
+    assert done.returncode != 0
+    assert 'Error: 2 workers would not train this network' in done.stderr

@@ -1,10 +1,12 @@
 """The page that runs a network in the browser, as one file: index.html with the exported network
 and onnxruntime-web packed into it."""
-import base64, gzip, json, sys
+import base64, gzip, json, re, sys
 from configparser import ConfigParser
 from pathlib import Path
 
 import onnx
+
+from cifar10_nbdev.core import write_atomic
 
 HERE = Path(__file__).resolve().parent
 
@@ -33,13 +35,13 @@ def build(
     runtime: Path,  # the folder dist/ of the npm package onnxruntime-web
     out: Path       # the page
 ):
-    "Write the page: index.html with each of its marks replaced, once."
+    "Write the page: index.html with its marks replaced, all at once: what they bring is no mark."
     marks = dict(GIT_URL=git_url(), ABOUT=about(model), PACKED_MODEL=pack(model),
                  PACKED_RUNTIME=pack(runtime/'ort.wasm.bundle.min.mjs'),
                  PACKED_WASM=pack(runtime/'ort-wasm-simd-threaded.wasm'))
     page = (HERE/'index.html').read_text(encoding='utf-8')
-    for mark, text in marks.items(): page = page.replace(mark, text, 1)
-    out.write_text(page, encoding='utf-8')
+    page = re.sub('|'.join(marks), lambda found: marks[found[0]], page)
+    write_atomic(out, page)
 
 
 if __name__ == '__main__': build(*map(Path, sys.argv[1:]))
