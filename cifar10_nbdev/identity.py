@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WRAPPED', 'FOLLOWED', 'bytes_of', 'code_of', 'model_digest', 'identity', 'differences']
 
-# %% ../nbs/02ka_identity.ipynb #44e747ad
-import functools, hashlib, sys
+# %% ../nbs/02ka_identity.ipynb #e2e4a910
+import functools, hashlib, re, sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .core import is_installed
+from .core import is_installed, regular
 from .params import SPECS
 from .recipe import Compute, Recipe
 
-# %% ../nbs/02ka_identity.ipynb #55bbb251
+# %% ../nbs/02ka_identity.ipynb #3b86cb47
 def _is_users(thing):
     "Whether a class or a module is not an installed one."
     module = thing if isinstance(thing, ModuleType) else sys.modules.get(thing.__module__)
@@ -28,90 +28,93 @@ def _is_users(thing):
     file = getattr(module, '__file__', None)
     return bool(file) and not is_installed(file)
 
-def _function(f, seen):
-    "What a function does, and what it refers to."
+def _function(f):
+    "What a function does; what it refers to."
     codes = [f.__code__]
     for code in codes: codes += [c for c in code.co_consts if isinstance(c, CodeType)]
     names = sorted({name for code in codes for name in code.co_names})
     used = [f.__globals__[name] for name in names if name in f.__globals__]
     used += [sys.modules[name] for name in names if name in sys.modules]   # imported in it
+    used += [c for code in codes for c in code.co_consts if not isinstance(c, CodeType)]
     for cell in f.__closure__ or ():
         try: used.append(cell.cell_contents)
         except ValueError: pass   # not filled yet
-    for code in codes:
-        yield code.co_code.hex() + ' '.join(code.co_names)
-        used.append([c for c in code.co_consts if not isinstance(c, CodeType)])
-    yield from code_of([used, f.__defaults__, f.__kwdefaults__], seen)
+    texts = [code.co_code.hex() + ' '.join(code.co_names) for code in codes]
+    return texts, [*used, f.__defaults__, f.__kwdefaults__]
 
-def _members(thing, seen):
-    "What a class or a module defines; of a class also what it inherits; unless it is installed."
-    for base in filter(_is_users, getattr(thing, '__mro__', [thing])):
-        for name, member in sorted(vars(base).items()):
-            if name.startswith('__') and not isinstance(member, FunctionType): continue
-            yield name
-            yield from code_of(member, seen)
+def _members(thing):
+    "What a class or a module defines, of a class also what it inherits, unless it is installed."
+    bases = filter(_is_users, getattr(thing, '__mro__', [thing]))
+    members = [pair for base in bases for pair in sorted(vars(base).items())
+               if not pair[0].startswith('__') or isinstance(pair[1], FunctionType)]
+    return [name for name, _ in members], [member for _, member in members]
 
-# %% ../nbs/02ka_identity.ipynb #cdabe972
+# %% ../nbs/02ka_identity.ipynb #80ff9d2f
 def bytes_of(
     t: Tensor   # on any device
 ) -> bytes:
     "A tensor's values as they are in memory, in the order of its indices."
     return t.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
-def code_of(
-    thing: object,           # a function, a class, or a value that they use
-    seen: dict|None = None   # what has been followed already: its `id` -> itself
-) -> Iterator[str]:
-    "What determines how a thing behaves, piece by piece: code, constants, values."
-    seen = {} if seen is None else seen
-    if thing is None or isinstance(thing, (str, bytes, int, float, complex)): yield repr(thing)
-    elif id(thing) in seen: yield f'number {[*seen].index(id(thing))} again'
-    else:
-        seen[id(thing)] = thing
-        yield getattr(thing, '__qualname__', type(thing).__qualname__)
-        yield from _parts(thing, seen)
-
 WRAPPED = '__wrapped__', '__func__', 'func', 'fget'   # where decorators keep the function
 
-def _shown(thing):
-    "How an object is shown, unless that tells only where it is, or fails."
-    try: text = repr(thing)
-    except Exception: return ''   # the user's code may do anything
-    return '' if ' at 0x' in text else text
+def _object(thing):
+    "How an object is shown, without its address; its class, and what it holds."
+    try: shown = re.sub(' at 0x[0-9a-f]+', '', repr(thing))
+    except Exception: shown = ''   # the user's code may do anything
+    inner = [type(thing), *(getattr(thing, name, None) for name in WRAPPED)]
+    if isinstance(thing, nn.Module): inner.append(thing.state_dict())
+    elif isinstance(thing, functools.partial): inner += thing.args, thing.keywords
+    elif isinstance(thing, MethodType): inner.append(thing.__self__)
+    elif _is_users(type(thing)): inner.append(getattr(thing, '__dict__', None))
+    return [shown], inner
 
-def _parts(thing, seen):
-    "As `code_of`, for what may refer to other things."
+def _file(path):
+    "A file's SHA-256, wherever it is; the name of anything else."
+    try:
+        with open(regular(path), 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+    except OSError: return path.name
+
+def _parts(thing):
+    "What a thing is, as texts; what it refers to."
     if isinstance(thing, (set, frozenset)): thing = sorted(thing, key=repr)
     if isinstance(thing, dict): thing = [*thing.items()]
-    if isinstance(thing, (list, tuple)):
-        yield f'{len(thing)} things'
-        for item in thing: yield from code_of(item, seen)
-    elif isinstance(thing, Tensor): yield hashlib.sha256(bytes_of(thing)).hexdigest()
-    elif isinstance(thing, np.ndarray): yield hashlib.sha256(thing.tobytes()).hexdigest()
-    elif isinstance(thing, Path):   # a file that may be read, wherever it is
-        yield hashlib.sha256(thing.read_bytes()).hexdigest() if thing.is_file() else thing.name
-    elif isinstance(thing, FunctionType) and not is_installed(thing.__code__.co_filename):
-        yield from _function(thing, seen)
-    elif isinstance(thing, type | ModuleType): yield from _members(thing, seen)
-    elif not isinstance(thing, FunctionType | BuiltinFunctionType):   # an object
-        yield _shown(thing)
-        yield from code_of(type(thing), seen)
-        inner = [getattr(thing, name, None) for name in WRAPPED]
-        if isinstance(thing, nn.Module): inner.append(thing.state_dict())
-        elif isinstance(thing, functools.partial): inner += thing.args, thing.keywords
-        elif isinstance(thing, MethodType): inner.append(thing.__self__)
-        elif _is_users(type(thing)): inner.append(getattr(thing, '__dict__', None))
-        yield from code_of(inner, seen)
+    if isinstance(thing, (list, tuple)): return [f'{len(thing)} things'], thing
+    if isinstance(thing, Tensor): return [hashlib.sha256(bytes_of(thing)).hexdigest()], []
+    if isinstance(thing, np.ndarray): return [hashlib.sha256(thing.tobytes()).hexdigest()], []
+    if isinstance(thing, Path): return [_file(thing)], []
+    if isinstance(thing, type | ModuleType): return _members(thing)
+    if isinstance(thing, BuiltinFunctionType): return [], []
+    if not isinstance(thing, FunctionType): return _object(thing)
+    return ([], []) if is_installed(thing.__code__.co_filename) else _function(thing)
+
+def code_of(
+    thing: object   # a function, a class, or a value that they use
+) -> Iterator[str]:
+    "What determines how a thing behaves, piece by piece: code, constants, values."
+    seen, todo = {}, [thing]   # seen: `id` -> number, and the thing itself
+    while todo:
+        thing = todo.pop()
+        number, _ = seen.get(id(thing), (None, None))
+        if thing is None or isinstance(thing, (str, bytes, int, float, complex)): yield repr(thing)
+        elif number is not None: yield f'number {number} again'
+        else:
+            seen[id(thing)] = len(seen), thing
+            yield getattr(thing, '__qualname__', type(thing).__qualname__)
+            texts, parts = _parts(thing)
+            yield from texts
+            todo += reversed(parts)
 
 def model_digest(
     model: nn.Module,
     maker: object = None  # the function that made it, if it is the user's own
 ) -> str:
     "SHA-256 of a network's design: its layers, its shapes, the code of what is not installed."
-    classes = {type(m).__qualname__: type(m) for m in model.modules()}
     shapes = [f"{k} {tuple(getattr(v, 'shape', ()))}" for k, v in model.state_dict().items()]
-    code = code_of([*map(classes.get, sorted(classes)), maker])
-    return hashlib.sha256('\n'.join([_shown(model), *shapes, *code]).encode()).hexdigest()
+    held = [{k: v for k, v in vars(m).items() if k[0] != '_'} for m in model.modules()]
+    [shown], _ = _object(model)
+    code = code_of([[type(m) for m in model.modules()], held, maker])
+    return hashlib.sha256('\n'.join([shown, *shapes, *code]).encode()).hexdigest()
 
 # %% ../nbs/02ka_identity.ipynb #4b731b48
 FOLLOWED = 'dataset model device precision'.split()   # the identity has what they stand for

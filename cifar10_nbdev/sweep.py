@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SET_BY_SWEEP', 'trials', 'finished', 'run_trial', 'trial_table', 'setting_table', 'plot_settings', 'sweep', 'main']
 
-# %% ../nbs/06_sweep.ipynb #d59701d6
+# %% ../nbs/06_sweep.ipynb #ce7afbd5
 import itertools, os, subprocess, sys, time
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -24,7 +24,7 @@ from .device import usable_cores
 from .interpret import over_seeds
 from .params import (OneSentenceParser, SPECS, check_params, coerce, command,
                                   defaults_of, is_program, notes_of)
-from .plots import percent, subplots
+from .plots import label, percent, subplots
 from .recipe import recipe
 from .record import VERSIONS, Record, read_record
 
@@ -140,7 +140,7 @@ def setting_table(
     table['seconds'] = table.setting.map(rows.groupby('setting').seconds.mean())
     return table.sort_values('mean', ascending=False, ignore_index=True)
 
-# %% ../nbs/06_sweep.ipynb #eddc4427
+# %% ../nbs/06_sweep.ipynb #dc319b05
 def plot_settings(
     rows: pd.DataFrame,  # of `trial_table`
     what: str            # the accuracy's name
@@ -152,7 +152,7 @@ def plot_settings(
     ax.plot(rows.accuracy, rows.setting.map(dict(zip(table.setting, table.index))), 'o', alpha=.4)
     ax.errorbar(table['mean'], table.index, xerr=table['std'].fillna(0), fmt='D', capsize=4)
     ax.set(yticks=table.index, xlabel=what,
-           yticklabels=table.setting + table.n.map(' (n={})'.format))
+           yticklabels=[label(f'{s} (n={n})', 80) for s, n in zip(table.setting, table.n)])
     ax.margins(y=.3)
     ax.invert_yaxis()
     ax.grid(alpha=.3)

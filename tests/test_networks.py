@@ -1394,8 +1394,8 @@ def test_predict_refuses_what_is_no_network(words, why, own_run, monkeypatch):
     assert re.search(why, printed), printed
 
 
-def test_the_example_of_the_docs(own_run, tmp_path):
-    pytest.importorskip('onnxruntime')
+@pytest.mark.parametrize('exported', (False, pytest.param(True, marks=pytest.mark.long)))
+def test_the_example_of_the_docs(own_run, tmp_path, exported):
     text = (ROOT/'docs'/'own-network.md').read_text(encoding='utf-8')
     (tmp_path/'mynet.py').write_text(re.search('```python\n(.*?)```', text, flags=re.S)[1])
     maker = predict.network_from('mynet.py:Net')
@@ -1403,6 +1403,8 @@ def test_the_example_of_the_docs(own_run, tmp_path):
     words = '--model', tmp_path/'output', '--network', 'mynet.py:Net'
     code, printed = run_command(predict.main, own_run/'red.png', *words)
     assert code == 0, printed
+    if not exported: return
+    pytest.importorskip('onnxruntime')
     code, printed = run_command(export.main, *words, '--data_dir', tmp_path)
     assert code == 0 and 'the same as PyTorch' in printed, printed
 
