@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OF_ALL', 'join', 'from_first', 'Workers', 'dropout_of_all', 'norm_of_all', 'layers_of_all', 'rehearse']
 
-# %% ../nbs/02l_workers.ipynb #f8e7550f
+# %% ../nbs/02l_workers.ipynb #f45a92f2
 import atexit, os, warnings
 from collections.abc import Callable
 from copy import deepcopy
@@ -22,11 +22,13 @@ from .checkpoint import random_states, restore_random
 from .core import UserError, explain
 from .learner import Callback, Learner, Recorder
 
-# %% ../nbs/02l_workers.ipynb #e3a1f4c3
+# its sum is deprecated, in favor of a private one
+warnings.filterwarnings('ignore', 'torch.distributed.nn')
+
+# %% ../nbs/02l_workers.ipynb #74885eb8
 def join() -> tuple[int, int]:  # rank, world
     "Join the other workers, if torchrun started some: by NCCL on GPUs, by Gloo otherwise."
     if int(os.environ.get('WORLD_SIZE', 1)) < 2: return 0, 1
-    warnings.filterwarnings('ignore', 'torch.distributed.nn')   # deprecated, and still the only one
     if not dist.is_initialized():
         cuda = torch.cuda.is_available()
         if cuda: torch.cuda.set_device(int(os.environ['LOCAL_RANK']))

@@ -145,13 +145,14 @@ class Kernel:
         "A client of this kernel."
         client = kind(connection_file=self.file)
         client.load_connection_file()
-        # without a heartbeat, which is late on a busy machine
+        # the process is asked, since a heartbeat is late on a busy machine
         client.start_channels = functools.partial(client.start_channels, hb=False)
+        client.is_alive = self.is_alive
         return client
 
     def client(self): return self.connect(AsyncKernelClient)       # as nbclient asks a manager
 
-    def is_alive(self): return self.process.poll() is None         # likewise
+    def is_alive(self): return self.process.poll() is None
 
     def __call__(self, source):
         "Run a cell."

@@ -170,5 +170,5 @@ def test_predict_command(trained):
                    '--json')
     assert done.returncode == 1                       # settings.ini is no picture
     first, second = json.loads(done.stdout)['pictures']
-    assert first['top'][0][0] == rows[0]['predicted'] and 'is no picture' in second['error']
+    assert first['top'][0][0] == rows[0]['predicted'] and 'cannot be read' in second['error']
     assert isinstance(first['out_of_distribution'], bool)
