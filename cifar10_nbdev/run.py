@@ -305,7 +305,7 @@ def weights_sha256(model: nn.Module) -> str:
         digest.update(name.encode() + bytes_of(tensor))
     return digest.hexdigest()
 
-# %% ../nbs/02q_run.ipynb #6b055bf0
+# %% ../nbs/02q_run.ipynb #59ea80a1
 def callbacks(run: Run) -> list[Callback]:
     "What a run adds to the training loop."
     cbs = [FiniteLoss(), Progress(run), Reporter(run), StopOnInterrupt(run)]
@@ -315,8 +315,14 @@ def callbacks(run: Run) -> list[Callback]:
     return [*cbs, Checkpointer(partial(run.folder.write, CHECKPOINT), partial(about, run))]
 
 def record_training(run: Run):
-    "Say and save how long the training took, and which weights it made."
-    times = [row['seconds'] for row in run.learn.history]
+    "Say and save how the training ended, how long it took, and which weights it made."
+    learn = run.learn
+    run.record.update(**run.state)
+    if run.record.reason:
+        run.say(f'stopped by hand in epoch {learn.epoch + 1} of {learn.nepochs}; what '
+                'follows is the network as it is now. '
+                f'resume=True continues after epoch {learn.epoch}')
+    times = [row['seconds'] for row in learn.history]
     n, seconds, speed = len(times), sum(times), None
     if n:
         speed = n*run.record.n_train/seconds
@@ -325,7 +331,7 @@ def record_training(run: Run):
     run.save(seconds=seconds, images_per_second=speed,
              weights_sha256=weights_sha256(run.model))
 
-# %% ../nbs/02q_run.ipynb #0d288c09
+# %% ../nbs/02q_run.ipynb #d04c350a
 RESULTS = """train_accuracy valid_accuracy test_accuracy tta_accuracy ece n_right n_wrong
     seconds images_per_second weights_sha256 confusion""".split()   # of an earlier training
 
@@ -347,9 +353,7 @@ def train(run: Run):
     run.record.history = learn.history   # which grows from now on
     with interruptible(run): learn.fit(run.p['nepochs'])
     run.learn = learn
-    run.record.update(**run.state)
-    if run.record.reason:
-        run.say(f'stopped by hand in epoch {learn.epoch + 1} of {learn.nepochs}; what '
-                'follows is the network as it is now. '
-                f'resume=True continues after epoch {learn.epoch}')
-    record_training(run)
+    try: record_training(run)
+    except BaseException:
+        run.learn = None   # half a step is none: the following ones wait for a whole one
+        raise
