@@ -6,8 +6,8 @@
 __all__ = ['printable', 'UserError', 'is_installed', 'explain', 'is_project', 'project_root', 'in_root', 'regular',
            'write_atomic', 'set_seed']
 
-# %% ../nbs/00_core.ipynb #bb081d8c
-import errno, os, random, stat, sysconfig, traceback
+# %% ../nbs/00_core.ipynb #3da08a4c
+import errno, os, random, re, stat, sysconfig, traceback
 from collections.abc import Callable
 from configparser import ConfigParser, Error as ConfigError
 from pathlib import Path
@@ -29,7 +29,7 @@ class UserError(Exception):
     def __init__(self, text: str): super().__init__(printable(' '.join(text.split())))
     def _render_traceback_(self) -> list: return [f'Error: {self}']
 
-# %% ../nbs/00_core.ipynb #510364da
+# %% ../nbs/00_core.ipynb #5141d871
 _INSTALLED = tuple(os.path.realpath(sysconfig.get_path(kind))
                    for kind in ('stdlib', 'purelib', 'platlib'))
 
@@ -37,7 +37,9 @@ def is_installed(
     file: str   # where some code comes from
 ) -> bool:
     "Whether a file belongs to Python or to an installed library."
-    return file.startswith('<frozen') or os.path.realpath(file).startswith(_INSTALLED)
+    real = os.path.realpath(file)
+    elsewhere = re.search(r'[/\\](site|dist)-packages[/\\]', real)   # another environment's
+    return file.startswith('<frozen') or real.startswith(_INSTALLED) or bool(elsewhere)
 
 def explain(
     e: Exception   # that code of the user's own has raised
