@@ -131,7 +131,7 @@ def trained(tmp_path_factory):
     """A project without data or network in which the command line has trained one epoch: on
     shapes10, since it was told `auto`."""
     p = Project(tmp_path_factory.mktemp('trained'))
-    words = ('--dataset auto --nepochs 1 --seed 5 --batch_size 25 --subset 2000 '
+    words = ('--dataset auto --nepochs 1 --seed 5 --batch_size 25 --subset 1000 '
              '--precision float32')
     p.done = p(sys.executable, '-m', 'cifar10_nbdev.train', *words.split())
     return p

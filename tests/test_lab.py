@@ -235,6 +235,7 @@ child = subprocess.Popen([sys.executable, '-c', {COMPUTES!r}])
 print('started')"""
 
 
+@pytest.mark.long
 def test_what_an_idle_kernel_has_started_keeps_the_server_while_it_computes(idle):
     idle.run(CHILDREN)
     assert idle.keeps(COMPUTES), idle.log.read_text()

@@ -355,7 +355,7 @@ def assert_whole(folder, undisturbed):
 # ---------------------------------------------------------------- each cell, failed once
 
 @pytest.mark.parametrize('mode, do', [
-    ('person', 'fault'), ('program', 'stop'),
+    ('program', 'stop'), pytest.param('person', 'fault', marks=pytest.mark.long),
     pytest.param('person', 'stop', marks=pytest.mark.long),
     pytest.param('program', 'fault', marks=pytest.mark.long)])
 def test_each_cell_fails_and_is_run_again(kernel, do, undisturbed, out, n):
@@ -392,7 +392,8 @@ def test_cells_that_failed_may_be_left_behind(program, undisturbed, out):
     assert 'test accuracy' in said.text and str(out) in said.text
 
 
-@pytest.mark.parametrize('name', ['train', 'show_accuracy'])
+@pytest.mark.parametrize('name', [
+    'train', pytest.param('show_accuracy', marks=pytest.mark.long)])
 def test_what_others_need_fails_late(program, undisturbed, out, name, n):
     "Nearly done, yet not run again: what follows asks for it, or is true all the same."
     assert not program.start(out).error
@@ -463,7 +464,7 @@ def rival(out):
     os.utime(out/'other.ipynb', (later, later))
 
 
-@MODES
+@MODE
 def test_each_cell_twice(kernel, undisturbed, out):
     assert not kernel.start(out).error
     for name in STEPS:
@@ -739,6 +740,7 @@ sys.exit(len(failed))
 '''
 
 
+@pytest.mark.long   # test_nbclient_as_a_library_is_a_program
 def test_who_is_there_is_known_from_the_kernel(place, tmp_path):
     "Not from the words papermill or nbconvert in a path."
     environment = tmp_path/'papermill-course'
@@ -764,6 +766,7 @@ def test_nbclient_as_a_library_is_a_program(program, person, out):
 
 # ---------------------------------------------------------------- the report
 
+@pytest.mark.long
 def test_report_is_the_copy_of_this_run(place):
     "Another notebook of papermill's is written meanwhile, with the same cells, and is newer."
     book = nbformat.from_dict(BOOK)

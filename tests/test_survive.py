@@ -70,7 +70,8 @@ def wait_for_file(path, process):
     while not path.exists() and process.poll() is None: time.sleep(.005)
 
 
-@pytest.mark.parametrize('seed', (0, pytest.param(1, marks=pytest.mark.long)))
+@pytest.mark.long   # test_kills has every file operation
+@pytest.mark.parametrize('seed', (0, 1))
 def test_killed_at_random_moments_and_resumed(undisturbed, project, n, seed):
     times, draw, resumed = n(1, 10), random.Random(seed), []
     checkpoint = project.out/'checkpoint.safetensors'
@@ -181,6 +182,7 @@ sys.exit(1 if failed else 0)
 '''
 
 
+@pytest.mark.long   # test_notebook has it, too
 def test_stop_button_in_a_live_notebook(project):
     done = project(sys.executable, '-c', LIVE)
     assert done.returncode == 0, done.stdout + done.stderr

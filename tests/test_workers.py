@@ -58,6 +58,7 @@ def test_a_killed_worker_costs_no_run(project):
     assert project.check().returncode == 0
 
 
+@pytest.mark.long   # 02l_workers has the sentence
 def test_too_many_workers_for_a_batch(project):
     # 300 images: one is left over
     done = project(*TORCHRUN, *TRAIN, '--batch_size', '299', OMP_NUM_THREADS='1')
