@@ -36,22 +36,23 @@ class Pictures(Dataset):
 
 def one_epoch(model: torch.nn.Module, train_dl: DataLoader, test_dl: DataLoader):
     "One epoch, and the loss over the test images."
-    opt = torch.optim.Adam(model.parameters())
-    for xb, yb in train_dl:
+    opt, device = torch.optim.Adam(model.parameters()), next(model.parameters()).device
+    def loss(xb, yb): return F.cross_entropy(model(xb.to(device)), yb.to(device))
+    for batch in train_dl:
         opt.zero_grad()
-        F.cross_entropy(model(xb), yb).backward()
+        loss(*batch).backward()
         opt.step()
     with torch.no_grad():
-        for xb, yb in test_dl: F.cross_entropy(model(xb), yb)
+        for batch in test_dl: loss(*batch).item()
 
 
-def epoch(data: Data, seed: int = 0) -> float:
+def epoch(data: Data, seed: int = 0, device: torch.device|str = 'cpu') -> float:
     "Seconds of one epoch, with its pass over the test images."
     torch.manual_seed(seed)
     turned = T.Compose([T.RandomHorizontalFlip(), T.RandomRotation(15), T.ToTensor()])
     train_dl = DataLoader(Pictures(data.train_x, data.train_y, turned), 128, shuffle=True)
     test_dl = DataLoader(Pictures(data.test_x, data.test_y, T.ToTensor()), 128)
-    model = CNN()
+    model = CNN().to(device)
     return timed(lambda: one_epoch(model, train_dl, test_dl))
 
 

@@ -137,7 +137,7 @@ def apply(self: TrainBatches,
     where = square(x, *(table[f'mix_{name}'] for name in ('size', 'y0', 'x0')))
     return cutmix(x, y, *view('other_'), where, self.n_classes)
 
-# %% ../nbs/02b_augment.ipynb #0febde27
+# %% ../nbs/02b_augment.ipynb #6daef0a6
 @dataclass
 class DataLoaders:
     "The batches of a run."
@@ -148,7 +148,7 @@ class DataLoaders:
 
 def get_dls(
     data: Data,                          # on any device
-    batch_size: int,                     # for training; an evaluation takes 500 at a time
+    batch_size: int,                     # for training
     device: torch.device|str = 'cpu',
     seed: int = 0,                       # of shuffling and augmentation
     augment: Augment = Augment()
@@ -156,9 +156,10 @@ def get_dls(
     "Batches of a data set on `device`, normalized by the statistics of its training set."
     data, stats = data.to(device), channel_stats(data.train_x)
     x, y = data.train_x, data.train_y
-    def plain(x, y): return Batches(x, y, 500, stats)
+    on_cpu = torch.device(device).type == 'cpu'   # whose caches are small; a GPU likes much at once
+    def plain(x, y): return Batches(x, y, 500 if on_cpu else 2000, stats)
     train = TrainBatches(x, y, batch_size, stats, augment=augment,
                          g=torch.Generator(device).manual_seed(seed))
-    train.n_classes = len(data.classes)
+    train.n_classes, train.at_once = len(data.classes), 1 if on_cpu else 16
     valid = None if data.valid_x is None else plain(data.valid_x, data.valid_y)
     return DataLoaders(train, plain(x[:10_000], y[:10_000]), plain(data.test_x, data.test_y), valid)

@@ -6,8 +6,8 @@
 __all__ = ['BLANK', 'pack', 'unpack', 'random_states', 'restore_random', 'copies', 'state_of', 'restore_optimizer', 'restore',
            'Checkpointer']
 
-# %% ../nbs/02k_checkpoint.ipynb #174a1e92
-import hashlib, json, random, re
+# %% ../nbs/02k_checkpoint.ipynb #e3f722b9
+import hashlib, json, random, re, time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -131,20 +131,25 @@ def restore(
     except Exception as e:   # the file may hold anything
         raise UserError(f'the checkpoint does not fit this run: {e}') from e
 
-# %% ../nbs/02k_checkpoint.ipynb #17f9c657
+# %% ../nbs/02k_checkpoint.ipynb #8cfc1a8a
 class Checkpointer(Callback):
-    "Writes a checkpoint after each epoch; the next one, or the end, reports a write that failed."
+    "Writes a checkpoint after an epoch; the next one, or the end, reports a write that failed."
     order = 5   # after the recorder, before anything is said
     def __init__(self,
         write: Callable,   # is given the file's content, in another thread
-        about: Callable    # returns what else to store in it, such as the run's identity
+        about: Callable,   # returns what else to store in it, such as the run's identity
+        every: float = 0.  # seconds from one to the next, at least
     ):
-        self.write, self.about = write, about
+        self.write, self.about, self.every = write, about, every
+        self.due = 0.      # when the next one is
         self.pool, self.writing = ThreadPoolExecutor(1), None
 
     def after_epoch(self, learn: Learner):
         "Copy the state, and let another thread write it."
         self.after_fit(learn)
+        now = time.monotonic()
+        if now < self.due and learn.epoch < learn.nepochs: return
+        self.due = now + self.every
         tensors, info = state_of(learn)
         info = self.about() | info
         self.writing = self.pool.submit(lambda: self.write(pack(tensors, info)))

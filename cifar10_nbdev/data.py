@@ -142,7 +142,7 @@ def normalize(
     "Turn bytes into floats of mean 0 and standard deviation 1 in each channel."
     return (x.float() - 255*mean[:, None, None])/(255*std[:, None, None])
 
-# %% ../nbs/01_data.ipynb #4a507753
+# %% ../nbs/01_data.ipynb #8234c355
 class Batches:
     "Batches of a set that is on the device, in order and unchanged."
     def __init__(self,
@@ -154,6 +154,7 @@ class Batches:
         self.x, self.y, self.batch_size = x, y, batch_size
         self.mean, self.std = (t.to(x.device) for t in stats)
         self.epoch = 0         # how many epochs were iterated over
+        self.at_once = 1       # how many batches are made at a time, unless other processes help
         self.mine = slice      # from a batch's size to the rows that this process makes
 
     def order(self) -> Tensor:
@@ -172,9 +173,11 @@ class Batches:
     def __len__(self) -> int: return -(-len(self.x)//self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for i in self.order().split(self.batch_size):
+        at_once = self.at_once if self.mine is slice else 1
+        for i in self.order().split(self.batch_size*at_once):
             rows = self.mine(len(i))
             table = {name: column[rows] for name, column in self.draw(i).items()}
-            xb, yb = self.apply(table)
-            yield xb.contiguous(memory_format=torch.channels_last), yb
+            x, y = self.apply(table)
+            x = x.contiguous(memory_format=torch.channels_last)
+            yield from zip(x.split(self.batch_size), y.split(self.batch_size))
         self.epoch += 1

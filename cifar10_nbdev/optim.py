@@ -5,54 +5,83 @@
 # %% auto #0
 __all__ = ['orthogonalize', 'Muon', 'make_optimizer', 'one_cycle', 'fraction_done', 'OneCycle', 'CleanEnd', 'CurriculumDropout']
 
-# %% ../nbs/02c_optim.ipynb #8764a127
+# %% ../nbs/02c_optim.ipynb #d5ab92b7
+from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from .augment import Augment
 from .learner import Callback, Learner
 
-# %% ../nbs/02c_optim.ipynb #bf6ab89c
+# %% ../nbs/02c_optim.ipynb #50cd1454
 def orthogonalize(
-    g: Tensor,      # a matrix, float m×n
+    g: Tensor,      # matrices, float B×m×n
     steps: int = 3  # rounds of the polynomial
-) -> Tensor:        # m×n
-    "About U Vᵀ of the singular value decomposition U S Vᵀ: all directions are equally strong."
+) -> Tensor:        # B×m×n
+    "About U Vᵀ of each singular value decomposition U S Vᵀ: all directions are equally strong."
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = g/(g.norm() + 1e-7)          # then no singular value is above 1
-    tall = len(g) > g.shape[1]
-    if tall: x = x.T
+    x = g/(torch.linalg.matrix_norm(g, keepdim=True) + 1e-7)   # no singular value is above 1
+    tall = g.shape[1] > g.shape[2]
+    if tall: x = x.mT
     for _ in range(steps):
-        s = x @ x.T
-        x = a*x + (b*s + c*s @ s) @ x
-    return x.T if tall else x
+        s = x @ x.mT
+        s = torch.baddbmm(s, s, s, beta=b, alpha=c)   # b s + c s²
+        x = torch.baddbmm(x, s, x, beta=a)            # a x + (b s + c s²) x
+    return x.mT if tall else x
 
-# %% ../nbs/02c_optim.ipynb #c045c015
+# %% ../nbs/02c_optim.ipynb #27d1a1ae
+def _directions(updates, padded):
+    "Matrices, float m×n each, orthogonalized: those of one shape together; `padded`, of one m."
+    same = defaultdict(list)
+    for i, u in enumerate(updates): same[len(u) if padded else u.shape].append(i)
+    found = {}
+    for rows in same.values():
+        batch = pad_sequence([updates[i].T for i in rows], batch_first=True)   # B×n×m
+        for i, o in zip(rows, orthogonalize(batch)): found[i] = o[:updates[i].shape[1]].T
+    return [found[i] for i in range(len(updates))]
+
 class Muon(torch.optim.AdamW):
     "Muon for parameter groups with `muon=True`, whose parameters have 4 dimensions; else AdamW."
     @torch.no_grad()
     def step(self):
         "Update the filters with their orthogonalized Nesterov momentum, then the rest with AdamW."
         for group in self.param_groups:
-            if not group.get('muon'): continue
-            for p in group['params']:
-                if p.grad is not None: self._update(p, group)
+            filters = [p for p in group['params'] if p.grad is not None]
+            if group.get('muon') and filters: self._update(filters, group)
         super().step()
 
-    def _update(self, p, group):
-        "Muon's step for the filters of one layer; without their gradient, AdamW skips them."
-        momentum = group['momentum']
-        state = self.state[p]
-        if not state:   # AdamW expects every state to have a step
-            state.update(step=torch.zeros(()), momentum_buffer=torch.zeros_like(p))
-        state['step'] += 1
-        m = state['momentum_buffer'].mul_(momentum).add_(p.grad)
-        direction = orthogonalize(p.grad.add(m, alpha=momentum).flatten(1))
-        if group['normalize_filters']: p.mul_(len(p)**.5/p.norm().clamp(min=1e-7))
-        p.add_(direction.view_as(p), alpha=-group['lr'])
-        p.grad = None
+    def _update(self, filters, group):
+        "Muon's step for some layers; without their gradients, AdamW skips them."
+        grads, momentum, keep = [p.grad for p in filters], group['momentum'], 1.
+        if getattr(self, 'found_inf', None) is not None:   # by a `GradScaler`, on the device
+            keep = 1 - self.found_inf                      # 0 if a gradient overflowed
+            torch._foreach_div_(grads, self.grad_scale)
+            overflow = keep == 0
+            for g in grads: g.masked_fill_(overflow, 0.)
+        for p in filters:
+            if self.state[p]: continue
+            zero = torch.zeros((), device=p.device)
+            self.state[p].update(step=zero, momentum_buffer=torch.zeros_like(p))
+        sums, steps = ([self.state[p][k] for p in filters] for k in ('momentum_buffer', 'step'))
+        torch._foreach_add_(steps, [keep]*len(steps))      # which AdamW expects every state to have
+        torch._foreach_mul_(sums, momentum**keep)
+        torch._foreach_add_(sums, grads)
+        torch._foreach_add_(grads, sums, alpha=momentum)   # not needed any more
+        updates = [g.movedim(1, -1).flatten(1) for g in grads]   # the order of channels_last
+        moves = _directions(updates, padded=grads[0].device.type != 'cpu')
+        if group['normalize_filters']:
+            lengths = torch._foreach_norm(filters)
+            torch._foreach_div_(lengths, [len(p)**.5 for p in filters])
+            torch._foreach_clamp_min_(lengths, 1e-7)
+            torch._foreach_pow_(lengths, [keep]*len(lengths))
+            torch._foreach_div_(filters, lengths)
+        torch._foreach_mul_(moves, -keep*group['lr'])
+        moves = [m.view_as(g.movedim(1, -1)).movedim(-1, 1) for m, g in zip(moves, grads)]
+        torch._foreach_add_(filters, moves)
+        for p in filters: p.grad = None
 
 # %% ../nbs/02c_optim.ipynb #7ba6af56
 def make_optimizer(

@@ -108,7 +108,7 @@ def compile_model(
     model.compile()
     return True
 
-# %% ../nbs/02d_recipe.ipynb #c3bceae0
+# %% ../nbs/02d_recipe.ipynb #02f299a2
 def make_learner(
     model: nn.Module,
     data: Data,
@@ -124,8 +124,7 @@ def make_learner(
     if isinstance(model, CNN | Fast):
         model.whiten(torch.cat([xb for xb, _ in islice(dls.train_plain, 10)]))
     compiled = compute.compile and compile_model(model)
-    # the fused AdamW would unscale the gradients itself, after Muon has used them
-    opt = make_optimizer(model, recipe, fused=compute.dtype != torch.float16)
+    opt = make_optimizer(model, recipe)
     cbs = (OneCycle(recipe.warmup), CleanEnd(recipe.clean_end),
            CurriculumDropout(recipe.dropout_end, constant=compiled), *cbs)
     loss = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)

@@ -42,7 +42,7 @@ def git_commit(
         return git('describe', '--always', '--dirty', '--abbrev=40', '--exclude=*')
     except (OSError, subprocess.SubprocessError): return None
 
-# %% ../nbs/02m_record.ipynb #69033a62
+# %% ../nbs/02m_record.ipynb #91f75905
 @dataclass(slots=True)
 class Leg:
     "A part of a run that nothing interrupted."
@@ -53,10 +53,11 @@ class Leg:
     cost: float|None = None     # price_per_hour × hours of `elapsed`; None without a price
     device_name: str|None = None  # the GPU's name, or the CPU's architecture and threads
     threads: int = 1            # number of threads on the CPU
+    gpu: dict[str, str|float|bool|None]|None = None  # after training, see `device.gpu_facts`
     versions: dict[str, str|None] = field(default_factory=VERSIONS.copy)  # cuda: None on a CPU
     commit: str|None = None     # of the code, see `git_commit`
 
-# %% ../nbs/02m_record.ipynb #00607317
+# %% ../nbs/02m_record.ipynb #1d40d971
 @dataclass(slots=True)
 class Record:
     "What metrics.json says about a run. None: not known yet, or not asked for."
@@ -77,6 +78,10 @@ class Record:
     seconds: float|None = None            # duration of the training, evaluations included
     cost: float|None = None               # of all legs together; None without price_per_hour
     images_per_second: float|None = None  # training images per second, over `seconds`
+    first_seconds: float|None = None      # of the first epoch, which is slower on a GPU
+    epoch_seconds: float|None = None      # of an epoch: median without the first, if there are more
+    tflops: float|None = None  # 10¹² operations a second in such an epoch: 6 macs a training image
+    skipped_steps: int|None = None        # that overflowed in float16; None in other types
     device: str|None = None               # as PyTorch names it: cpu, cuda:0, mps
     dtype: str|None = None                # the precision: float32, bfloat16, …
     device_name: str|None = None          # of the last leg, like versions and commit

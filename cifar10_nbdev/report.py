@@ -142,7 +142,7 @@ def save_model(run: Run):
     run.folder.write('model.safetensors', pack(copies(run.model.state_dict()), info))
     run.folder.write('model.json', seal(info))
 
-# %% ../nbs/02r_report.ipynb #71116d6b
+# %% ../nbs/02r_report.ipynb #9aada5f6
 def result_of(run: Run) -> tuple[str, str]:  # a sentence; rows of a table in Markdown
     "How good the network is, and what it took."
     r = run.record
@@ -155,7 +155,12 @@ def result_of(run: Run) -> tuple[str, str]:  # a sentence; rows of a table in Ma
     rows = {'test accuracy': f'{r.test_accuracy:.2%}, {interval}',
             'training accuracy': f'{r.train_accuracy:.2%}'}
     if r.n_valid: rows['validation accuracy'] = f'{r.valid_accuracy:.2%}'
-    rows['time of training'] = f'{r.seconds:.1f} s'
+    elapsed = sum(leg.elapsed for leg in r.legs)
+    rows['time of training'] = f'{r.seconds:.1f} s, of {elapsed:.0f} s from start to end'
+    if r.epoch_seconds and r.tflops:
+        rows['speed'] = (f'{r.epoch_seconds:.2f} s an epoch (median), the first one '
+                         f'{r.first_seconds:.2f} s; {r.tflops:.2g} TFLOP/s')
+    if gpu := r.legs[-1].gpu: rows['GPU'] = ', '.join(f'{k} {v}' for k, v in gpu.items())
     return sentence, ''.join(row(k, v) for k, v in rows.items()) + settings_of(run)
 
 def small_curves(run: Run) -> Figure|None:
@@ -165,13 +170,13 @@ def small_curves(run: Run) -> Figure|None:
     fig.set_dpi(60)
     return fig
 
-# %% ../nbs/02r_report.ipynb #03ff04ae
+# %% ../nbs/02r_report.ipynb #deb1b810
 @step(needs='preds')
 def finish(run: Run):
     "Say the result, mark the run complete (unless stopped), and release its folder."
     if run.data.warning: run.say(framed(run.data.warning), 0)
-    result, rows = result_of(run)
     run.count_leg()
+    result, rows = result_of(run)
     if run.record.cost is not None:
         elapsed = sum(leg.elapsed for leg in run.record.legs)
         result += f'; {elapsed:.0f} s from start to end cost {run.record.cost:.3g}'

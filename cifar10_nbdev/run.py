@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CHECKPOINT', 'OF_TRAINING', 'RESULTS', 'Run', 'compute_of', 'new_record', 'start', 'data_in_words', 'load_data',
            'About', 'about', 'find_unfinished', 'continue_run', 'open_folder', 'settings_of', 'build_model', 'begin',
-           'weights_sha256', 'callbacks', 'record_training', 'train']
+           'weights_sha256', 'callbacks', 'record_training', 'speed', 'train']
 
-# %% ../nbs/02q_run.ipynb #64709965
-import atexit, hashlib, os, shutil, sys, tempfile, time
+# %% ../nbs/02q_run.ipynb #cd5557b4
+import atexit, hashlib, os, shutil, statistics, sys, tempfile, time
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from .checkpoint import Checkpointer, restore, unpack
 from .cifar10 import get_data
 from .core import UserError, in_root, printable, project_root, regular
 from .data import SHAPES_SIZES, split
-from .device import device_name, pick_device, prepare_cpu
+from .device import device_name, gpu_facts, pick_device, prepare_cpu
 from .folder import Folder, mark_of
 from .identity import bytes_of, differences, identity, model_digest
 from .learner import Callback, FiniteLoss
@@ -37,7 +37,7 @@ from .record import VERSIONS, Leg, Record, git_commit, read_record, validated
 from .trial import try_out
 from .workers import Workers, from_first, join
 
-# %% ../nbs/02q_run.ipynb #a8f04d70
+# %% ../nbs/02q_run.ipynb #8662eb2d
 class Run:
     "One training run: what was asked for, what it works with, what it has made and said."
     def __init__(self,
@@ -46,10 +46,10 @@ class Run:
     ):
         p = self.p = parameters               # what was asked for
         self.shapes_sizes = shapes_sizes      # how many shapes to draw
-        self.rank, self.world = join()        # which worker this is, and of how many
         self.out = in_root(p['output_dir'])   # the path of its files,
         self.folder = Folder(self.out)        # and what locks and writes them
-        self.compute = compute_of(p, self.world)   # device, precision, seed
+        self.compute = compute_of(p)          # device, precision, seed
+        self.rank, self.world = join(self.compute.device)   # which worker this is, and of how many
         chosen = {name: p[name] for name, spec in SPECS.items() if spec.in_recipe}
         self.recipe = recipe(p['model'], p['nepochs'], **chosen)   # what it trains with
         self.data = None          # the data set, split; by load_data
@@ -79,13 +79,11 @@ class Run:
             return dict(status='running', reason=None)
         return dict(status='interrupted', reason='train: stopped by hand')
 
-# %% ../nbs/02q_run.ipynb #ea0e304a
-def compute_of(p: dict, world: int) -> Compute:
+# %% ../nbs/02q_run.ipynb #663ed350
+def compute_of(p: dict) -> Compute:
     "Where and how a run computes. Raises `UserError` if the device cannot be had."
     device = pick_device(p['device'])
     if device.type == 'cpu': prepare_cpu()
-    elif device.type == 'cuda' and world > 1:   # each worker has its own
-        device = torch.device('cuda', torch.cuda.current_device())
     return Compute(device, pick_dtype(p['precision'], device), p['seed'], p['compile'])
 
 def new_record(run: Run) -> Record:
@@ -305,14 +303,15 @@ def weights_sha256(model: nn.Module) -> str:
         digest.update(name.encode() + bytes_of(tensor))
     return digest.hexdigest()
 
-# %% ../nbs/02q_run.ipynb #59ea80a1
+# %% ../nbs/02q_run.ipynb #316248c6
 def callbacks(run: Run) -> list[Callback]:
     "What a run adds to the training loop."
     cbs = [FiniteLoss(), Progress(run), Reporter(run), StopOnInterrupt(run)]
     if run.world > 1: cbs.append(Workers(run.rank, run.world))
     if run.rank: return cbs
     run.folder.files.setdefault(CHECKPOINT)   # here, since another thread writes it
-    return [*cbs, Checkpointer(partial(run.folder.write, CHECKPOINT), partial(about, run))]
+    every = 0 if run.compute.device.type == 'cpu' else 10   # seconds
+    return [*cbs, Checkpointer(partial(run.folder.write, CHECKPOINT), partial(about, run), every)]
 
 def record_training(run: Run):
     "Say and save how the training ended, how long it took, and which weights it made."
@@ -322,18 +321,31 @@ def record_training(run: Run):
         run.say(f'stopped by hand in epoch {learn.epoch + 1} of {learn.nepochs}; what '
                 'follows is the network as it is now. '
                 f'resume=True continues after epoch {learn.epoch}')
-    times = [row['seconds'] for row in learn.history]
-    n, seconds, speed = len(times), sum(times), None
-    if n:
-        speed = n*run.record.n_train/seconds
-        run.say(f'trained in {seconds:.1f} s, {seconds/n:.1f} s an epoch with its '
-                f'evaluation, {speed:,.0f} training images a second')
-    run.save(seconds=seconds, images_per_second=speed,
-             weights_sha256=weights_sha256(run.model))
+    run.record.legs[-1].gpu = gpu_facts(run.compute.device)
+    run.save(**speed(run), weights_sha256=weights_sha256(run.model))
+    r = run.record
+    if r.epoch_seconds is None: return
+    run.say(f'trained in {r.seconds:.1f} s, {r.seconds/learn.epoch:.1f} s an epoch with its '
+            f'evaluation, {r.images_per_second:,.0f} training images a second')
 
-# %% ../nbs/02q_run.ipynb #d04c350a
+def speed(run: Run) -> dict:
+    "The fields of the record that say how fast the training was."
+    r, learn = run.record, run.learn
+    times = [row['seconds'] for row in learn.history]
+    if not times: return dict(seconds=0.)
+    usual = statistics.median(times[1:] or times)
+    skipped = None
+    if learn.scaler.is_enabled():
+        skipped = learn.step - int(max(s['step'].item() for s in learn.opt.state.values()))
+    return dict(
+        seconds=sum(times), images_per_second=len(times)*r.n_train/sum(times),
+        first_seconds=times[0], epoch_seconds=usual,
+        tflops=6*r.macs*r.n_train/usual/1e12 if r.macs else None, skipped_steps=skipped)
+
+# %% ../nbs/02q_run.ipynb #6fa2131e
 RESULTS = """train_accuracy valid_accuracy test_accuracy tta_accuracy ece n_right n_wrong
-    seconds images_per_second weights_sha256 confusion""".split()   # of an earlier training
+    seconds images_per_second first_seconds epoch_seconds tflops skipped_steps
+    weights_sha256 confusion""".split()   # of an earlier training
 
 @step(needs='model', everyone=True)
 def train(run: Run):

@@ -56,6 +56,26 @@ def check_example(printed):
     assert .01 < float(line) < 120
 
 
+def check_gpu(printed):
+    rows = [json.loads(line) for line in printed.splitlines()]
+    assert not [row for row in rows if 'error' in row]
+    parts = {}
+    for row in rows: parts.setdefault(row['part'], []).append(row)
+    assert list(parts) == ('doctor waits timing phases repeats accuracy peers switches').split()
+    assert parts['doctor'][0]['device'] == 'cpu'
+    assert [row['precision'] for row in parts['timing']] == ['bfloat16', 'float32']
+    for row in parts['timing']:
+        assert row['least'] <= row['epoch'] <= row['most'] and row['n'] == 1
+        assert row['tflops'] == pytest.approx(6*100*MACS['fast']/row['epoch']/1e12)
+        assert row['of_peak'] == pytest.approx(row['tflops']/row['peak_tflops'])
+    assert all(row['same_again'] and row['same_resumed'] for row in parts['repeats'])
+    [phases] = parts['phases']
+    assert set(phases['milliseconds']) == {'data', 'forward', 'backward', 'optimizer'}
+    [accuracy] = parts['accuracy']
+    assert 0 < accuracy['training_seconds'] < accuracy['seconds'] and accuracy['n'] == 1
+    assert parts['peers'][0]['seconds'] > 0 and len(parts['switches']) == 6
+
+
 def check_peers(printed):
     head, _, *rows = map(cells, printed.splitlines())
     assert head == ['script', 'an epoch', 'start-up', 'lines']

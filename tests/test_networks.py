@@ -979,8 +979,8 @@ def test_it_trains_or_is_refused(name, tmp_path, finished):
     try: run = begun(maker, tmp_path/'output', **parameters)
     except UserError as e:
         print(e)
-        return refusal(maker, tmp_path/'again', finished, **parameters)
-    complete_and_alike(end(run), maker)
+        refusal(maker, tmp_path/'again', finished, **parameters)
+    else: complete_and_alike(end(run), maker)
 
 
 @pytest.mark.parametrize('maker', (
