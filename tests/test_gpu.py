@@ -21,7 +21,7 @@ FREE = '''empty empty_like empty_strided empty_permuted new_empty detach lift_fr
 AT_ONCE = 16
 # operations of a step, its share of the batches made at once included
 MOST = {('cnn', 'bfloat16'): 190, ('cnn', 'float16'): 210, ('fast', 'bfloat16'): 165,
-        ('fast', 'float16'): 190, ('deep', 'bfloat16'): 200, ('deep', 'float16'): 220}
+        ('deep', 'bfloat16'): 200}
 
 
 class Operations(TorchDispatchMode):

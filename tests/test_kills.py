@@ -271,6 +271,7 @@ def test_killed_in_the_move_and_another_run_begins(states, n):
     report('finished', moving, [states.kill('finished', B, point, C) for point in chosen])
 
 
+@pytest.mark.long
 def test_killed_in_the_move_where_files_have_one_name(states, n):
     copy(states['finished'], states.p.out)
     odd = 'no links, no bfloat16'
@@ -279,6 +280,7 @@ def test_killed_in_the_move_where_files_have_one_name(states, n):
     report('without links', moving, [states.kill('finished', B, p, B, odd) for p in chosen])
 
 
+@pytest.mark.long
 def test_killed_time_and_again(states, n):
     draw = random.Random(0)
     times, kills = n(1, 25), 0
@@ -480,6 +482,7 @@ def begun_anew(project):
     return lines[0] if lines else ''
 
 
+@pytest.mark.long
 def test_what_continues_a_run_and_what_does_not(project):
     words = [*WORDS, '--precision', 'float32']
     second = checkpoints(run(project, words)[1])[1]

@@ -478,6 +478,7 @@ def test_each_cell_twice(kernel, undisturbed, out):
     assert names(out) >= FILES
 
 
+@pytest.mark.long
 def test_all_cells_twice(program, undisturbed, out):
     "Run > Run All Cells, and once more: two runs, of which the first one is moved aside."
     for _ in range(2):
@@ -642,6 +643,7 @@ def test_a_new_start_takes_the_folder_over(kernel, undisturbed, out):
         assert_complete(out, undisturbed)
 
 
+@pytest.mark.long
 def test_two_notebooks_and_one_folder(person, program, undisturbed, out):
     "The second one waits its turn; the first one, still open, leaves the second one's alone."
     assert not person.start(out).error
@@ -832,6 +834,7 @@ def test_kernel_restarted_in_the_middle(kernels, person, undisturbed, out):
     assert len(m['legs']) == 2 and len(list((out/'previous').iterdir())) == 1
 
 
+@pytest.mark.long
 def test_trained_twice_after_a_restart(program, undisturbed, out):
     "The second training begins where the run was continued, not where the first one ended."
     assert not program.start(out).error
