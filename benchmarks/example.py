@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 
 from cifar10_nbdev.data import Data
+from cifar10_nbdev.device import pick_device
 from cifar10_nbdev.model import CNN
 
 from common import cifar10_or_tiny, options, timed
@@ -58,4 +59,4 @@ def epoch(data: Data, seed: int = 0, device: torch.device|str = 'cpu') -> float:
 
 if __name__ == '__main__':
     args = options(__doc__).parse_args()
-    print(epoch(cifar10_or_tiny(args.tiny)))
+    print(epoch(cifar10_or_tiny(args.tiny), device=pick_device()))

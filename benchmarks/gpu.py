@@ -27,7 +27,7 @@ from cifar10_nbdev.model import MODELS, layer_table, make_model
 from cifar10_nbdev.recipe import Compute, make_learner, pick_dtype, recipe
 
 import example
-from common import TINY, begin_epoch, options, timed, tta_accuracy
+from common import TINY, begin_epoch, options, timed, tta_accuracy, wait
 
 # what is trained on CIFAR-10: 85.6, 90 and 94 percent, and the CNN's own 40 epochs
 TARGETS = ('fast', 2), ('fast', 6), ('cnn', 2), ('cnn', 10), ('cnn', 40), ('deep', 28)
@@ -54,10 +54,6 @@ class Bench:
         return make_learner(model, data, recipe(name, nepochs, batch_size=self.batch_size),
                             Compute(self.device, dtype, seed, **compute), (FiniteLoss(),))
 
-    def wait(self):
-        "Wait until the device has done all that it was asked for."
-        if self.device.type != 'cpu': getattr(torch, self.device.type).synchronize()
-
     def cifar10(self):
         "The real data, or None if it is not here."
         from cifar10_nbdev.cifar10 import named_place, on_disk
@@ -81,7 +77,6 @@ def peak(bench: Bench, dtype: torch.dtype) -> float:
     a = torch.randn(n, n, device=bench.device).to(dtype)
     def product():
         for _ in range(4): a @ a
-        bench.wait()
     return 4*2*n**3/min(timed(product) for _ in range(6))/1e12
 
 
@@ -156,10 +151,10 @@ def phases(bench: Bench) -> Iterator[dict]:
         begin_epoch(learn, 10)
         batches = iter(learn.dls.train)
         for _ in range(2): learn.one_batch(*next(batches))
-        bench.wait()
+        wait()
         with profile(activities=activities) as seen:
             for _ in range(n): learn.one_batch(*next(batches))
-            bench.wait()
+            wait()
         kinds = [e.device_type for e in seen.events()]
         kernels = sum(k == torch.autograd.DeviceType.CUDA for k in kinds)
         parts = {'data': [], 'forward': [], 'backward': [], 'optimizer': []}
@@ -174,7 +169,7 @@ def phases(bench: Bench) -> Iterator[dict]:
                 learn.opt.zero_grad()
             try:
                 for part in (data, forward, backward, optimizer):
-                    parts[part.__name__].append(1e3*timed(lambda: (part(), bench.wait())))
+                    parts[part.__name__].append(1e3*timed(part))
             except StopIteration: break
         median = {k: statistics.median(v) for k, v in parts.items() if v}
         yield dict(network=name, kernels_a_step=kernels/n, operations_a_step=len(kinds)/n,

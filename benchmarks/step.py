@@ -3,7 +3,7 @@
     python benchmarks/step.py [--tiny]
 
 Medians over the steps of some seconds, on shapes10 (the pixels do not matter), in the recipe's
-batches, in 32 bits and, where this CPU computes in them, in 16. The peak is the best of twenty
+batches, in 32 bits and, where this device computes in them, in 16. The peak is the best of twenty
 products of two 2048×2048 matrices; the multiply-adds of a step are three times those of the
 predictions (predictions, gradients of inputs, gradients of weights): a little too many, since a
 first layer needs no gradients of its inputs.
@@ -15,7 +15,7 @@ from itertools import product
 import torch
 
 from cifar10_nbdev.data import Data, shapes10
-from cifar10_nbdev.device import prepare_cpu
+from cifar10_nbdev.device import pick_device, prepare_cpu
 from cifar10_nbdev.learner import Learner
 from cifar10_nbdev.model import MODELS, layer_table, make_model
 from cifar10_nbdev.recipe import Compute, make_learner, pick_dtype, recipe
@@ -40,10 +40,10 @@ class Effort:
 QUICK = Effort(TINY, batch_size=20, warmup=1, steps=2, rounds=1, matrix=256, products=5)
 
 
-def peak(dtype: torch.dtype, effort: Effort) -> float:
+def peak(dtype: torch.dtype, device: torch.device, effort: Effort) -> float:
     "Multiply-adds a second of a matrix product, in billions."
     n = effort.matrix
-    a = torch.randn(n, n, dtype=dtype)
+    a = torch.randn(n, n, dtype=dtype, device=device)
     return n**3/min(timed(lambda: a @ a) for _ in range(effort.products))/1e9
 
 
@@ -55,20 +55,22 @@ def time_step(learn: Learner, batches) -> dict[str, float]:
         with learn.autocast():
             learn.loss = learn.loss_func(learn.model(learn.xb), learn.yb)
     def backward():
-        learn.loss.backward()
+        learn.scaler.scale(learn.loss).backward()
     def optimizer():
         learn('before_batch')
-        learn.opt.step()
+        learn.scaler.step(learn.opt)
+        learn.scaler.update()
         learn.opt.zero_grad()
     return {part.__name__: timed(part) for part in (data, forward, backward, optimizer)}
 
 
-def row(name: str, dtype: torch.dtype, data: Data, effort: Effort) -> list[str]:
+def row(name: str, dtype: torch.dtype, device: torch.device, data: Data,
+        effort: Effort) -> list[str]:
     "A network's row of the table."
-    top = peak(dtype, effort)
+    top = peak(dtype, device, effort)
     model = make_model(name, len(data.classes), seed=0)
     learn = make_learner(model, data, recipe(name, 10, batch_size=effort.batch_size),
-                         Compute(dtype=dtype))
+                         Compute(device, dtype))
     begin_epoch(learn, 10)
     batches = iter(learn.dls.train)
     steps = [time_step(learn, batches) for _ in range(effort.warmup + effort.steps)]
@@ -83,13 +85,14 @@ def row(name: str, dtype: torch.dtype, data: Data, effort: Effort) -> list[str]:
 
 def main():
     effort = QUICK if options(__doc__).parse_args().tiny else Effort()
+    device = pick_device()
     prepare_cpu()
     data = shapes10(effort.sizes)
-    dtypes = dict.fromkeys((torch.float32, pick_dtype('auto', torch.device('cpu'))))
+    dtypes = dict.fromkeys((torch.float32, pick_dtype('auto', device)))
     print(f'{machine()}\n')
     for line in (HEAD, ['---']*len(HEAD)): print('|', ' | '.join(line), '|')
     for name, dtype in [*product(MODELS, dtypes)]*effort.rounds:
-        print('|', ' | '.join(row(name, dtype, data, effort)), '|', flush=True)
+        print('|', ' | '.join(row(name, dtype, device, data, effort)), '|', flush=True)
 
 
 if __name__ == '__main__': main()

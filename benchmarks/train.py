@@ -45,11 +45,13 @@ def train(model: str, nepochs: int, seed: int, precision: str, tiny: bool) -> di
     _, accuracy = learn.evaluate(learn.dls.test)
     seconds = time.perf_counter() - start
     capability = torch.backends.cpu.get_cpu_capability()
+    gpu = torch.cuda.max_memory_allocated() if device.type == 'cuda' else 0
+    host = 1024*resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return dict(
         seconds=seconds, accuracy=accuracy, tta=tta_accuracy(learn, learn.dls.test),
         macs=layer_table(net)[1], n_parameters=n_parameters(net),
         images_per_second=nepochs*len(data.train_x)/seconds,
-        peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024,
+        peak_mib=(gpu or host)/2**20,
         torch=torch.__version__,
         machine=f'{device}, {platform.machine()} {capability}, {torch.get_num_threads()} threads',
         precision=str(dtype).removeprefix('torch.'))

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 
 from cifar10_nbdev.data import split
-from cifar10_nbdev.device import prepare_cpu
+from cifar10_nbdev.device import pick_device, prepare_cpu
 from cifar10_nbdev.model import MODELS, Fast, layer_table, make_model
 from cifar10_nbdev.recipe import Compute, Recipe, make_learner, pick_dtype, recipe
 
@@ -64,13 +64,14 @@ def main():
     prepare_cpu()
     if 'threads' in beside: torch.set_num_threads(beside['threads'])
     r = replace(recipe(args.model, args.nepochs), **changed)
-    dtype = pick_dtype(beside['precision'], torch.device('cpu'))
+    device = pick_device()
+    dtype = pick_dtype(beside['precision'], device)
     maker = partial(Fast, widths=beside['widths']) if 'widths' in beside else args.model
     data = split(cifar10_or_tiny(args.tiny), 50 if args.tiny else 5000)
 
     start = time.perf_counter()
     model = make_model(maker, len(data.classes), seed=beside['seed'])
-    learn = make_learner(model, data, r, Compute(dtype=dtype, seed=beside['seed']))
+    learn = make_learner(model, data, r, Compute(device, dtype, beside['seed']))
     learn.fit(args.nepochs)
     seconds = time.perf_counter() - start
 

@@ -108,7 +108,7 @@ def compile_model(
     model.compile()
     return True
 
-# %% ../nbs/02d_recipe.ipynb #02f299a2
+# %% ../nbs/02d_recipe.ipynb #917aefad
 def make_learner(
     model: nn.Module,
     data: Data,
@@ -122,7 +122,7 @@ def make_learner(
     dls = get_dls(data, recipe.batch_size, compute.device, compute.seed, recipe.augment)
     model = to_memory_format(model.to(compute.device), compute.channels_last)
     if isinstance(model, CNN | Fast):
-        model.whiten(torch.cat([xb for xb, _ in islice(dls.train_plain, 10)]))
+        model.whiten(torch.cat([xb for xb, _ in islice(dls.train_plain, 10)])[:5000])
     compiled = compute.compile and compile_model(model)
     opt = make_optimizer(model, recipe)
     cbs = (OneCycle(recipe.warmup), CleanEnd(recipe.clean_end),
