@@ -131,7 +131,7 @@ def restore(
     except Exception as e:   # the file may hold anything
         raise UserError(f'the checkpoint does not fit this run: {e}') from e
 
-# %% ../nbs/02k_checkpoint.ipynb #8cfc1a8a
+# %% ../nbs/02k_checkpoint.ipynb #620dfac7
 class Checkpointer(Callback):
     "Writes a checkpoint after an epoch; the next one, or the end, reports a write that failed."
     order = 5   # after the recorder, before anything is said
@@ -142,14 +142,15 @@ class Checkpointer(Callback):
     ):
         self.write, self.about, self.every = write, about, every
         self.due = 0.      # when the next one is
+        self.saved = 0     # the epoch of the last one
         self.pool, self.writing = ThreadPoolExecutor(1), None
 
     def after_epoch(self, learn: Learner):
         "Copy the state, and let another thread write it."
-        self.after_fit(learn)
         now = time.monotonic()
         if now < self.due and learn.epoch < learn.nepochs: return
-        self.due = now + self.every
+        self.after_fit(learn)
+        self.due, self.saved = now + self.every, learn.epoch
         tensors, info = state_of(learn)
         info = self.about() | info
         self.writing = self.pool.submit(lambda: self.write(pack(tensors, info)))

@@ -70,7 +70,7 @@ def decide_device(
     raise UserError(f"device={asked!r} is not on this machine: it has {', '.join(devices)}; "
                     "'auto' takes the best of them")
 
-# %% ../nbs/02j_device.ipynb #9b41a689
+# %% ../nbs/02j_device.ipynb #90bf3c9e
 REMEDIES = {   # what the error says: what to do
     'no kernel image|not compatible': 'install a torch that has kernels for it',
     'busy or unavailable': 'end the process that holds it alone (nvidia-smi lists it)',
@@ -101,6 +101,7 @@ def kernels_of(device: torch.device) -> str:
     except Exception: return ''   # it does not even say that
     return f"; it is sm_{major}{minor}, torch is for {' '.join(torch.cuda.get_arch_list())}"
 
+# %% ../nbs/02j_device.ipynb #5f6eab57
 def pick_device(
     asked: str = 'auto'  # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
 ) -> torch.device:
@@ -124,11 +125,11 @@ def device_name(
     if device.type == 'mps': return platform.machine()
     return f'{platform.machine()}, {torch.get_num_threads()} threads'
 
-# %% ../nbs/02j_device.ipynb #d83a240f
+# %% ../nbs/02j_device.ipynb #6953cd27
 def gpu_facts(
     device: torch.device
-) -> dict|None:   # memory in MiB, `peak_mib` what tensors took at most; None if it is no CUDA GPU
-    "What a record says about a GPU."
+) -> dict|None:   # memory in MiB, `peak_mib` what tensors took at most; TF32: whether it is allowed
+    "What a record says about a GPU; None if it is no CUDA GPU."
     if device.type != 'cuda': return None
     p = torch.cuda.get_device_properties(device)
     cudnn = torch.backends.cudnn
@@ -136,7 +137,8 @@ def gpu_facts(
         name=p.name, capability=f'{p.major}.{p.minor}', driver=nvidia_driver(),
         memory_mib=p.total_memory/2**20, peak_mib=torch.cuda.max_memory_allocated(device)/2**20,
         cudnn=str(cudnn.version()), deterministic=cudnn.deterministic,
-        tf32=torch.get_float32_matmul_precision() != 'highest')
+        tf32_products=p.major >= 8 and torch.get_float32_matmul_precision() != 'highest',
+        tf32_convolutions=p.major >= 8 and cudnn.allow_tf32)
 
 # %% ../nbs/02j_device.ipynb #3dc0352a
 def usable_cores(

@@ -135,7 +135,7 @@ def mirror_shift(
             total = total + weight*model(x).float().softmax(1)
     return total.log()
 
-# %% ../nbs/02a_learner.ipynb #10f0641c
+# %% ../nbs/02a_learner.ipynb #fa5ca19c
 @patch
 def one_batch(self: Learner,
     xb: Tensor,  # images, float B×…
@@ -169,10 +169,10 @@ def fit(self: Learner, nepochs: int):
             if self.eval_set: self.evaluation = self.evaluate(getattr(self.dls, self.eval_set))
             self.epoch += 1
             self('after_epoch')
-    except CancelFit: pass
+    except CancelFit: self('after_cancel')
     finally: self('after_fit')
 
-# %% ../nbs/02a_learner.ipynb #609b8a27
+# %% ../nbs/02a_learner.ipynb #8e668f61
 class FiniteLoss(Callback):
     "Ends training with a `UserError` if the loss is infinite or NaN, and says at which step."
     order = -1   # before anything from the epoch is kept
@@ -194,3 +194,7 @@ class FiniteLoss(Callback):
         step, lr = learn.step - since, learn.lrs[-1 - since]
         raise UserError(f'the loss is no finite number at step {step} (epoch {self.epoch}), with '
                         f"lr {lr:g}: take a smaller lr, or precision='float32'")
+
+    def after_cancel(self, learn: Learner):
+        "The same if training is ended early."
+        self.after_epoch(learn)

@@ -32,17 +32,19 @@ def orthogonalize(
         x = torch.baddbmm(x, s, x, beta=a)            # a x + (b s + c s²) x
     return x.mT if tall else x
 
-# %% ../nbs/02c_optim.ipynb #27d1a1ae
-def _directions(updates, padded):
-    "Matrices, float m×n each, orthogonalized: those of one shape together; `padded`, of one m."
+# %% ../nbs/02c_optim.ipynb #358b2101
+def _moves(updates, factor, padded):
+    "Orthogonalized matrices times a factor; of one shape together, or `padded`, of one height."
     same = defaultdict(list)
     for i, u in enumerate(updates): same[len(u) if padded else u.shape].append(i)
     found = {}
     for rows in same.values():
         batch = pad_sequence([updates[i].T for i in rows], batch_first=True)   # B×n×m
-        for i, o in zip(rows, orthogonalize(batch)): found[i] = o[:updates[i].shape[1]].T
+        moves = orthogonalize(batch).mul_(factor)
+        for i, o in zip(rows, moves): found[i] = o[:updates[i].shape[1]].T
     return [found[i] for i in range(len(updates))]
 
+# %% ../nbs/02c_optim.ipynb #cfd5996a
 class Muon(torch.optim.AdamW):
     "Muon for parameter groups with `muon=True`, whose parameters have 4 dimensions; else AdamW."
     @torch.no_grad()
@@ -71,14 +73,13 @@ class Muon(torch.optim.AdamW):
         torch._foreach_add_(sums, grads)
         torch._foreach_add_(grads, sums, alpha=momentum)   # not needed any more
         updates = [g.movedim(1, -1).flatten(1) for g in grads]   # the order of channels_last
-        moves = _directions(updates, padded=grads[0].device.type != 'cpu')
+        moves = _moves(updates, -keep*group['lr'], padded=grads[0].device.type != 'cpu')
         if group['normalize_filters']:
             lengths = torch._foreach_norm(filters)
             torch._foreach_div_(lengths, [len(p)**.5 for p in filters])
             torch._foreach_clamp_min_(lengths, 1e-7)
             torch._foreach_pow_(lengths, [keep]*len(lengths))
             torch._foreach_div_(filters, lengths)
-        torch._foreach_mul_(moves, -keep*group['lr'])
         moves = [m.view_as(g.movedim(1, -1)).movedim(-1, 1) for m, g in zip(moves, grads)]
         torch._foreach_add_(filters, moves)
         for p in filters: p.grad = None

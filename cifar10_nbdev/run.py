@@ -303,7 +303,7 @@ def weights_sha256(model: nn.Module) -> str:
         digest.update(name.encode() + bytes_of(tensor))
     return digest.hexdigest()
 
-# %% ../nbs/02q_run.ipynb #316248c6
+# %% ../nbs/02q_run.ipynb #0586ad37
 def callbacks(run: Run) -> list[Callback]:
     "What a run adds to the training loop."
     cbs = [FiniteLoss(), Progress(run), Reporter(run), StopOnInterrupt(run)]
@@ -318,9 +318,10 @@ def record_training(run: Run):
     learn = run.learn
     run.record.update(**run.state)
     if run.record.reason:
+        saved = [cb.saved for cb in learn.cbs if isinstance(cb, Checkpointer)]
         run.say(f'stopped by hand in epoch {learn.epoch + 1} of {learn.nepochs}; what '
                 'follows is the network as it is now. '
-                f'resume=True continues after epoch {learn.epoch}')
+                f'resume=True continues after epoch {max(saved, default=learn.epoch)}')
     run.record.legs[-1].gpu = gpu_facts(run.compute.device)
     run.save(**speed(run), weights_sha256=weights_sha256(run.model))
     r = run.record
@@ -342,7 +343,7 @@ def speed(run: Run) -> dict:
         first_seconds=times[0], epoch_seconds=usual,
         tflops=6*r.macs*r.n_train/usual/1e12 if r.macs else None, skipped_steps=skipped)
 
-# %% ../nbs/02q_run.ipynb #6fa2131e
+# %% ../nbs/02q_run.ipynb #965b6ca3
 RESULTS = """train_accuracy valid_accuracy test_accuracy tta_accuracy ece n_right n_wrong
     seconds images_per_second first_seconds epoch_seconds tflops skipped_steps
     weights_sha256 confusion""".split()   # of an earlier training
@@ -359,6 +360,7 @@ def train(run: Run):
         run.folder.keep_only(run.before)
     run.before = {*OF_TRAINING, *run.folder.files}
     run.used = True
+    if run.compute.device.type == 'cuda': torch.cuda.reset_peak_memory_stats()
     learn = make_learner(run.model, run.data, run.recipe, run.compute, callbacks(run))
     run.say(run.recipe.describe())
     if run.checkpoint: restore(learn, *deepcopy(run.checkpoint))   # training changes it

@@ -73,7 +73,8 @@ def check_gpu(printed):
     assert set(phases['milliseconds']) == {'data', 'forward', 'backward', 'optimizer'}
     [accuracy] = parts['accuracy']
     assert 0 < accuracy['training_seconds'] < accuracy['seconds'] and accuracy['n'] == 1
-    assert parts['peers'][0]['seconds'] > 0 and len(parts['switches']) == 6
+    assert parts['peers'][0]['seconds'] > 0 and parts['peers'][-1]['skipped']
+    assert len(parts['switches']) == 6 and all(row['epoch'] > 0 for row in parts['switches'])
 
 
 def check_peers(printed):

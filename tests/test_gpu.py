@@ -1,6 +1,7 @@
 """What can be said of a GPU where there is none. A training step is taken with tensors that have
-shapes and types but no values: reading one, which on a GPU makes Python wait for it, raises. And
-each operation is counted, since on a GPU each costs the start of a program, whatever its size."""
+shapes and types but no values: reading one, which on a GPU makes Python wait for it, raises. (What
+else makes it wait, `benchmarks/gpu.py --only waits` sees.) And each operation that Python asks for
+is counted; on a GPU each costs the start of a program at least, whatever its size."""
 from collections import Counter
 from types import SimpleNamespace
 
@@ -58,8 +59,8 @@ def valueless(data, name, dtype, convert, fused=True, cbs=()):
 @pytest.fixture
 def padded(monkeypatch):
     "Filters are brought into batches as on a GPU."
-    own = optim._directions
-    monkeypatch.setattr(optim, '_directions', lambda updates, padded: own(updates, True))
+    own = optim._moves
+    monkeypatch.setattr(optim, '_moves', lambda updates, factor, padded: own(updates, factor, True))
 
 
 def take_steps(learn):
@@ -73,7 +74,7 @@ def take_steps(learn):
 
 
 @pytest.mark.parametrize('name, dtype', MOST)
-def test_a_step_waits_for_nothing_and_starts_little(data, padded, name, dtype):
+def test_a_step_reads_nothing_and_asks_for_little(data, padded, name, dtype):
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     learn = valueless(data, name, getattr(torch, dtype), mode.from_tensor)
     with mode: step, batch = take_steps(learn)
