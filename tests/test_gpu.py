@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from cifar10_nbdev import optim
 from cifar10_nbdev.data import shapes10
 from cifar10_nbdev.learner import Callback, FiniteLoss
-from cifar10_nbdev.model import make_model
+from cifar10_nbdev.model import make_model, whitening
 from cifar10_nbdev.recipe import Compute, make_learner, recipe
 
 # what starts nothing on a GPU, besides views
@@ -97,6 +98,24 @@ def test_a_step_that_waits_is_noticed(data):
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     learn = valueless(data, 'fast', torch.float32, mode.from_tensor, cbs=[Asks()])
     with mode, pytest.raises(DataDependentOutputException): take_steps(learn)
+
+
+class NoDoubles(TorchDispatchMode):
+    "A device without float64, such as Apple's GPUs."
+    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+        out = f(*args, **(kwargs or {}))
+        for t in tree_leaves(out):
+            there = isinstance(t, torch.Tensor) and t.device.type == 'cuda'
+            if there and t.dtype == torch.float64: raise TypeError(f'{f} makes float64 there')
+        return out
+
+
+def test_the_first_filters_need_no_float64_on_the_device():
+    with FakeTensorMode(), NoDoubles():
+        x = torch.empty(64, 3, 32, 32, device='cuda')
+        filters = whitening(x, 12)
+        assert (filters.device, filters.dtype) == (x.device, torch.float32)
+        with pytest.raises(TypeError): x.double()
 
 
 def to_meta(t): return t.to('meta')

@@ -79,6 +79,11 @@ def test_make_train_in_a_folder_with_a_space_and_without_output(spaced):
     assert (spaced.out/'run.html').stat().st_size > 100_000
 
 
+def test_the_image_has_what_compiling_needs():
+    [installed] = re.findall(r'apt-get install (.+?) &&', (ROOT/'Dockerfile').read_text())
+    assert {'gcc', 'libc6-dev'} < set(installed.split())     # Triton compiles C
+
+
 def test_the_image_makes_the_folder_that_papermill_writes_to(tmp_path):
     [entry] = re.findall(r'^ENTRYPOINT (.+)', (ROOT/'Dockerfile').read_text(), re.M)
     tini, words = json.loads(entry)[:3], json.loads(entry)[3:]
