@@ -137,13 +137,13 @@ def is_locked(folder: Path) -> bool:
         except BlockingIOError: return True
     return False
 
-# %% ../nbs/02n_folder.ipynb #aefce3c5
+# %% ../nbs/02n_folder.ipynb #0842b1d0
 @patch
 def claim(self: Folder,
-    anew: bool = True  # move aside the run that is there; False: continue it
+    anew: bool = True  # move aside the other run that is there; False: continue it
 ) -> Path|None:        # where it was moved
     "Make the folder this run's: from now on, `write` writes into it."
-    try: aside = move_aside(self.path) if anew else None
+    try: aside = move_aside(self.path) if anew and not self.claimed else None
     except OSError as e: raise self.unusable(e) from e
     self.claimed = True
     return aside

@@ -254,7 +254,7 @@ def open_folder(run: Run):
     run.save()   # the record comes first, since a folder without one has no run
     if aside: run.say(f'the run that was in {run.out} is now in {aside}: {found}')
 
-# %% ../nbs/02q_run.ipynb #dfdad9bf
+# %% ../nbs/02q_run.ipynb #cb9a5453
 def settings_of(run: Run) -> str:
     "What is run, on which data and which machine: rows of a table in Markdown."
     r = run.record
@@ -288,12 +288,12 @@ def begin(run: Run):
     model = build_model(run)
     weights = sum(p.nbytes for p in model.parameters())
     figures = 2**22   # the rest: two checkpoints with the optimizer's sums, weights
-    if not run.rank: run.folder.lock_for(7*weights + figures)
+    if not (run.rank or run.folder.claimed): run.folder.lock_for(7*weights + figures)
+    run.record.n_parameters = n_parameters(model)
     open_folder(run)
-    run.model = model
     run.say(f'  the files are in {run.out}', 2)
-    run.save(n_parameters=n_parameters(model))
     if run.board: run.board.show(page('The run is not finished yet.', settings_of(run)))
+    run.model = model   # last: until then it has not begun
 
 # %% ../nbs/02q_run.ipynb #975e8e58
 def weights_sha256(model: nn.Module) -> str:

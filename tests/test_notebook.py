@@ -248,7 +248,6 @@ def kernels(place):
 def person(kernels): return kernels('person')
 
 
-MODES = pytest.mark.parametrize('mode', ['person', 'program'])
 MODE = pytest.mark.parametrize('mode', ['program', pytest.param('person', marks=pytest.mark.long)])
 
 
@@ -355,7 +354,7 @@ def assert_whole(folder, undisturbed):
 # ---------------------------------------------------------------- each cell, failed once
 
 @pytest.mark.parametrize('mode, do', [
-    ('program', 'stop'), pytest.param('person', 'fault', marks=pytest.mark.long),
+    ('person', 'fault'), ('program', 'stop'),
     pytest.param('person', 'stop', marks=pytest.mark.long),
     pytest.param('program', 'fault', marks=pytest.mark.long)])
 def test_each_cell_fails_and_is_run_again(kernel, do, undisturbed, out, n):
@@ -742,7 +741,7 @@ sys.exit(len(failed))
 '''
 
 
-@pytest.mark.long   # test_nbclient_as_a_library_is_a_program
+@pytest.mark.long   # the next test has it, without odd paths
 def test_who_is_there_is_known_from_the_kernel(place, tmp_path):
     "Not from the words papermill or nbconvert in a path."
     environment = tmp_path/'papermill-course'
