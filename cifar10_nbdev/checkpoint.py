@@ -131,7 +131,7 @@ def restore(
     except Exception as e:   # the file may hold anything
         raise UserError(f'the checkpoint does not fit this run: {e}') from e
 
-# %% ../nbs/02k_checkpoint.ipynb #620dfac7
+# %% ../nbs/02k_checkpoint.ipynb #489ffc54
 class Checkpointer(Callback):
     "Writes a checkpoint after an epoch; the next one, or the end, reports a write that failed."
     order = 5   # after the recorder, before anything is said
@@ -141,9 +141,12 @@ class Checkpointer(Callback):
         every: float = 0.  # seconds from one to the next, at least
     ):
         self.write, self.about, self.every = write, about, every
-        self.due = 0.      # when the next one is
-        self.saved = 0     # the epoch of the last one
+        self.due = 0.      # when the next one is; `saved` is the epoch of the last one
         self.pool, self.writing = ThreadPoolExecutor(1), None
+
+    def before_fit(self, learn: Learner):
+        "What the training begins with is saved already, or is nothing."
+        self.saved = learn.epoch
 
     def after_epoch(self, learn: Learner):
         "Copy the state, and let another thread write it."
