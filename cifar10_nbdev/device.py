@@ -70,7 +70,7 @@ def decide_device(
     raise UserError(f"device={asked!r} is not on this machine: it has {', '.join(devices)}; "
                     "'auto' takes the best of them")
 
-# %% ../nbs/02j_device.ipynb #90bf3c9e
+# %% ../nbs/02j_device.ipynb #bb85db7b
 REMEDIES = {   # what the error says: what to do
     'no kernel image|not compatible': 'install a torch that has kernels for it',
     'busy or unavailable': 'end the process that holds it alone (nvidia-smi lists it)',
@@ -79,8 +79,9 @@ REMEDIES = {   # what the error says: what to do
 def try_device(
     device: torch.device
 ):
-    "Compute something on a device. Raises `UserError` if that fails, or is wrong."
+    "Compute on a device, torch's current one from now on. Raises `UserError` if that goes wrong."
     try:
+        if device.type == 'cuda': torch.cuda.set_device(device)
         x = torch.ones(1, 4, 8, 8, device=device)
         total = F.conv2d(x, torch.ones(4, 4, 3, 3, device=device)).sum().item()
     except Exception as e:   # the kind depends on torch's version
@@ -101,7 +102,7 @@ def kernels_of(device: torch.device) -> str:
     except Exception: return ''   # it does not even say that
     return f"; it is sm_{major}{minor}, torch is for {' '.join(torch.cuda.get_arch_list())}"
 
-# %% ../nbs/02j_device.ipynb #5f6eab57
+# %% ../nbs/02j_device.ipynb #e55be3eb
 def pick_device(
     asked: str = 'auto'  # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
 ) -> torch.device:
@@ -113,7 +114,6 @@ def pick_device(
     device = torch.device(decide_device(asked, n_cuda, mps, driver, torch.version.cuda))
     if device == torch.device('cuda'):   # of several workers on this machine, each takes its own
         device = torch.device('cuda', min(int(os.environ.get('LOCAL_RANK', 0)), n_cuda - 1))
-    if device.type == 'cuda': torch.cuda.set_device(device)
     try_device(device)
     return device
 
@@ -125,11 +125,11 @@ def device_name(
     if device.type == 'mps': return platform.machine()
     return f'{platform.machine()}, {torch.get_num_threads()} threads'
 
-# %% ../nbs/02j_device.ipynb #6953cd27
+# %% ../nbs/02j_device.ipynb #fa71ba96
 def gpu_facts(
     device: torch.device
-) -> dict|None:   # memory in MiB, `peak_mib` what tensors took at most; TF32: whether it is allowed
-    "What a record says about a GPU; None if it is no CUDA GPU."
+) -> dict|None:   # memory in MiB, `peak_mib` the most that tensors took; TF32: if allowed
+    "What a record says about a GPU; None for another device."
     if device.type != 'cuda': return None
     p = torch.cuda.get_device_properties(device)
     cudnn = torch.backends.cudnn
