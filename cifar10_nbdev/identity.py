@@ -49,7 +49,7 @@ def _members(thing):
                if not pair[0].startswith('__') or isinstance(pair[1], FunctionType)]
     return [name for name, _ in members], [member for _, member in members]
 
-# %% ../nbs/02ka_identity.ipynb #80ff9d2f
+# %% ../nbs/02ka_identity.ipynb #6d80c15f
 def bytes_of(
     t: Tensor   # on any device
 ) -> bytes:
@@ -88,6 +88,7 @@ def _parts(thing):
     if not isinstance(thing, FunctionType): return _object(thing)
     return ([], []) if is_installed(thing.__code__.co_filename) else _function(thing)
 
+# %% ../nbs/02ka_identity.ipynb #b4e7dcfb
 def code_of(
     thing: object   # a function, a class, or a value that they use
 ) -> Iterator[str]:
@@ -105,6 +106,7 @@ def code_of(
             yield from texts
             todo += reversed(parts)
 
+# %% ../nbs/02ka_identity.ipynb #0b5c8ad7
 def model_digest(
     model: nn.Module,
     maker: object = None  # the function that made it, if it is the user's own

@@ -126,7 +126,7 @@ def page(title: str, rows: str) -> str:
     "A bold sentence and a table, in Markdown; a row is a line as of `row`."
     return f'**{plain(title)}**\n\n| | |\n|---|---|\n{rows}'
 
-# %% ../nbs/02p_progress.ipynb #4d61bb44
+# %% ../nbs/02p_progress.ipynb #6cf7ed57
 def history_table(
     history: list[dict]  # a row an epoch, see `learner.Recorder`
 ) -> pd.DataFrame:
@@ -145,6 +145,7 @@ def duration(
     if seconds < 100: return f'{seconds:.0f} s'
     return f'{seconds/60:.0f} minutes' if seconds < 6000 else f'{seconds/3600:.1f} hours'
 
+# %% ../nbs/02p_progress.ipynb #269b5e01
 ESTIMATE_AFTER = 10   # seconds of training
 
 class Reporter(RunCallback):

@@ -19,7 +19,7 @@ from .data import Data
 from .model import layer_table, make_model
 from .recipe import Compute, Recipe, make_learner
 
-# %% ../nbs/02kb_trial.ipynb #6282e13e
+# %% ../nbs/02kb_trial.ipynb #405bc659
 def _check_scores(scores, n, n_classes, mode):
     "Raise `UserError` unless these are scores that can be trained on."
     if not isinstance(scores, Tensor):
@@ -38,6 +38,7 @@ def _check_scores(scores, n, n_classes, mode):
         raise UserError('nothing in the network can be trained: let some parameters require '
                         'gradients, and compute the scores without torch.no_grad()')
 
+# %% ../nbs/02kb_trial.ipynb #2c484c52
 def _check_state(learn, other):
     "Raise `UserError` unless a learner's state can be saved, and loaded into another learner."
     for name, value in learn.model.state_dict().items():
@@ -60,6 +61,7 @@ def _check_state(learn, other):
         raise UserError('the network depends on something that is not in its state_dict, which '
                         'would be lost: use register_buffer, nn.Parameter or layers in __init__')
 
+# %% ../nbs/02kb_trial.ipynb #3627cec0
 def _take_step(models, data, recipe, compute):
     "Train the first of two equal models for a step, load its state into the second; the scores."
     n, n_classes = len(data.test_x), len(data.classes)
