@@ -4,7 +4,7 @@ FROM python:3.11-slim
 
 ENV PIP_ROOT_USER_ACTION=ignore
 # process 1 has no default signal handlers: without tini `docker stop` would wait in vain, and then kill
-# Triton, behind compile=True, compiles C; make setup and the other targets need neither
+# Triton, behind compile=True, needs a C compiler and libc's headers
 RUN apt-get update && apt-get install -y --no-install-recommends tini gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 
 # for an older driver, such as 525: --build-arg TORCH="torch==2.9.1 torchvision==0.24.1"; any words for pip. Empty: the torch of requirements.txt

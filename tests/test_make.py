@@ -65,7 +65,7 @@ def test_every_target_keeps_a_path_with_a_space_whole(spaced, venv):
     assert left == {SPACED}                                  # and nothing beside it
 
 
-@pytest.mark.long   # the other targets are tried above
+@pytest.mark.long   # above, without Python itself
 def test_make_train_in_a_folder_with_a_space_and_without_output(spaced):
     shutil.rmtree(spaced.out)
     (spaced.root/'.venv').symlink_to(sys.prefix)

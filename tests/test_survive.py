@@ -298,7 +298,6 @@ def fill(disk, process, seconds):
             except OSError: time.sleep(.01)
 
 
-@pytest.mark.long   # test_kills has a full disk, too
 def test_disk_that_fills_up_meanwhile(undisturbed, project, mounted):
     disk = mounted('size=100m')
     process = project.begin_train(*WORDS, '--output_dir', str(disk))

@@ -66,7 +66,7 @@ def test_too_many_workers_for_a_batch(project):
     assert '2 workers cannot share a batch of 1 images' in done.stderr
 
 
-@pytest.mark.long   # 02l_workers has the same table
+@pytest.mark.long   # 02l_workers rehearses such layers, in one process
 def test_layers_of_ones_own(project):
     done = project(*TORCHRUN, str(Path(__file__).with_name('own_layers.py')), OMP_NUM_THREADS='1')
     print(done.stdout, done.stderr)
