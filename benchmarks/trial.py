@@ -1,5 +1,6 @@
 """One training on 45,000 images, judged on the 5,000 set aside; for choosing recipes, as in
-docs/lab-log.md. The test set is not evaluated.
+docs/lab-log.md, and for the temperature that calibrates what a recipe trains (nll and ece are with
+it, loss is without). The test set is not evaluated.
 
     CIFAR10_DATA=… python benchmarks/trial.py fast 4 lr=.17 batch_size=250 widths=24,96,192 seed=1
 
@@ -16,6 +17,7 @@ import torch
 
 from cifar10_nbdev.data import split
 from cifar10_nbdev.device import pick_device, prepare_cpu
+from cifar10_nbdev.interpret import Predictions, ece, fit_temperature, nll
 from cifar10_nbdev.model import MODELS, Fast, layer_table, make_model
 from cifar10_nbdev.recipe import Compute, Recipe, make_learner, pick_dtype, recipe
 
@@ -75,9 +77,12 @@ def main():
     learn.fit(args.nepochs)
     seconds = time.perf_counter() - start
 
-    last = learn.history[-1]
+    last, (scores, labels) = learn.history[-1], learn.predict(learn.dls.valid)
+    temperature = fit_temperature(scores, labels)   # `recipe.TEMPERATURES` has the means
+    preds = Predictions.from_scores(scores, labels, temperature)
     result = dict(valid=last['valid_accuracy'], loss=last['valid_loss'],
-                  train=last['train_accuracy'], tta=tta_accuracy(learn, learn.dls.valid))
+                  train=last['train_accuracy'], tta=tta_accuracy(learn, learn.dls.valid),
+                  temperature=temperature, nll=nll(preds), ece=ece(preds))
     print(json.dumps(dict(
         args=sys.argv[1:], **{name: round(v, 4) for name, v in result.items()},
         epochs=[round(row['valid_accuracy'], 4) for row in learn.history],

@@ -176,18 +176,22 @@ def plot_classes(
     percent(ax.xaxis)
     return fig
 
-# %% ../nbs/02f_plots.ipynb #114342ca
+# %% ../nbs/02f_plots.ipynb #6b11627b
 def plot_calibration(
     preds: Predictions,
-    name: str  # of the data set
+    name: str,                       # of the data set
+    before: Predictions|None = None  # the same without a temperature, as a line
 ) -> Figure:
     "Reliability diagram: the accuracy of predictions by their confidence, and their number."
     fig, (ax, below) = subplots(f'{name}: test predictions by confidence, ECE {ece(preds):.2%}',
                                 2, figsize=(6, 6), height_ratios=(3, 1), sharex=True)
-    confidence = preds.confidence.numpy()
-    n, edges, _ = below.hist(confidence, bins=15, range=(0, 1))
-    correct, _ = np.histogram(confidence[preds.correct], edges)
-    ax.stairs(correct/np.maximum(n, 1), edges, fill=True, alpha=.5)
+    drawn = [(preds, dict(fill=True, alpha=.5))]
+    if before: drawn.append((before, dict(color='k', label=f'without: ECE {ece(before):.2%}')))
+    for p, style in drawn:
+        n, edges = np.histogram(p.confidence.numpy(), 15, (0, 1))
+        correct, _ = np.histogram(p.confidence[p.correct].numpy(), edges)
+        ax.stairs(correct/np.maximum(n, 1), edges, **style)
+        below.stairs(n, edges, **style)
     ax.plot([0, 1], [0, 1], 'k--', label='perfectly calibrated')
     ax.set(ylabel='accuracy', ylim=(0, 1))
     ax.legend()

@@ -31,7 +31,7 @@ from .params import OneSentenceParser, command, is_program
 from .plots import plot_images
 from .record import validated
 
-# %% ../nbs/05_predict.ipynb #6572596f
+# %% ../nbs/05_predict.ipynb #9b6c680d
 ClassName = Annotated[str, Field(max_length=100, pattern=r'\S')]
 
 @dataclass
@@ -53,13 +53,14 @@ class ModelInfo:
     mean: tuple[float, float, float]              # of each channel, 0 to 1
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     out_of_distribution: Outliers
+    temperature: Annotated[float, Field(ge=.1, le=10)] = 1.   # by which scores are divided
     test_accuracy: float|None = None
     weights_sha256: str|None = None
 
     def __post_init__(self):
         if len({*self.classes}) < len(self.classes): raise ValueError('a class is there twice')
 
-# %% ../nbs/05_predict.ipynb #5b1c55fa
+# %% ../nbs/05_predict.ipynb #efb79bed
 class Classifier(nn.Module):
     "A trained network, ready to use: from images as bytes to probabilities."
     def __init__(self,
@@ -77,7 +78,7 @@ class Classifier(nn.Module):
         "The probability of each class, and each image's energy (`interpret.energy`)."
         scores = self.net(normalize(x, self.mean, self.std))
         if scores.shape[1:] != (len(self.classes),): raise ValueError('not a score for each class')
-        return scores.softmax(1), energy(scores)
+        return (scores/self.info.temperature).softmax(1), energy(scores)
 
     def out_of_distribution(self,
         energy: Tensor  # of images, N

@@ -57,7 +57,7 @@ class Leg:
     versions: dict[str, str|None] = field(default_factory=VERSIONS.copy)  # cuda: None on a CPU
     commit: str|None = None     # of the code, see `git_commit`
 
-# %% ../nbs/02m_record.ipynb #1d40d971
+# %% ../nbs/02m_record.ipynb #77d7bac3
 @dataclass(slots=True)
 class Record:
     "What metrics.json says about a run. None: not known yet, or not asked for."
@@ -72,7 +72,12 @@ class Record:
     valid_accuracy: float|None = None     # the same for the validation set; None without one
     test_accuracy: float|None = None      # the same for the test set, after the last epoch
     tta_accuracy: float|None = None       # the same, with six views per image; None unless tta=True
+    temperature: float|None = None        # by which scores are divided, see `fit_temperature`
+    temperature_from: str|None = None     # validation images or recipe; None: it is 1
     ece: float|None = None                # expected calibration error on the test set, 0 to 1
+    nll: float|None = None                # negative log-likelihood on the test set
+    raw_ece: float|None = None            # without the temperature
+    raw_nll: float|None = None            # without the temperature
     n_right: int|None = None              # number of correct predictions on the test set
     n_wrong: int|None = None              # number of wrong predictions on the test set
     seconds: float|None = None            # duration of the training, evaluations included

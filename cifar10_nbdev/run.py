@@ -37,7 +37,7 @@ from .record import VERSIONS, Leg, Record, git_commit, read_record, validated
 from .trial import try_out
 from .workers import Workers, from_first, join
 
-# %% ../nbs/02q_run.ipynb #8662eb2d
+# %% ../nbs/02q_run.ipynb #8e715176
 class Run:
     "One training run: what was asked for, what it works with, what it has made and said."
     def __init__(self,
@@ -62,6 +62,7 @@ class Run:
         self.train_preds = None   # predictions for training images; by show_accuracy
         self.valid_preds = None   # for the validation set, if there is one
         self.preds = None         # for the test set
+        self.raw_preds = None     # the same without a temperature
         self.began = time.time()        # when it started
         self.log = []                   # every line it has said
         self.printed = []               # the lines that the current step has printed
