@@ -21,9 +21,9 @@ from .core import UserError, explain, in_root, printable, write_atomic
 from .params import OneSentenceParser, command, is_program
 from .predict import Classifier, check_writable, load_model, network_from
 
-# %% ../nbs/05a_export.ipynb #e5ff9cb1
-METADATA = ('classes', 'model', 'dataset', 'test_accuracy', 'out_of_distribution',
-            'weights_sha256')
+# %% ../nbs/05a_export.ipynb #554cfecf
+METADATA = ('classes', 'model', 'dataset', 'test_accuracy', 'temperature',
+            'out_of_distribution', 'weights_sha256')
 
 def _optional(name):
     "Import a package of the extra `onnx`. Raises `UserError` if it is missing."
@@ -47,7 +47,7 @@ def _to_onnx(model):
                                   dynamic_shapes=({0: torch.export.Dim('n')},))
     made = torch.onnx.export(program, dynamo=True, external_data=False, verbose=False,
                              input_names=['images'],
-                             output_names=['probabilities', 'energy']).model_proto
+                             output_names=['probabilities', 'outlier_score']).model_proto
     for key, value in asdict(model.info).items():
         if key in METADATA: made.metadata_props.add(key=key, value=json.dumps(value))
     return made.SerializeToString()
@@ -69,8 +69,8 @@ def export(
         raise UserError(f'{path} cannot be written ({e.strerror or e}): '
                         'name another place') from e
 
-# %% ../nbs/05a_export.ipynb #6dcd12bb
-TOLERANCE = 1e-4   # by which a probability or an energy may differ
+# %% ../nbs/05a_export.ipynb #2f74a0c2
+TOLERANCE = 1e-4   # by which a probability or an outlier score may differ
 
 def onnx_differences(
     path: str|Path,      # an .onnx file of `export`
@@ -81,7 +81,7 @@ def onnx_differences(
     session = _optional('onnxruntime').InferenceSession(
         str(path), providers=['CPUExecutionProvider'])
     n_other, largest = 0, 0.
-    for xb in x.split(500):            # a table each: the probabilities, then the energy
+    for xb in x.split(500):            # a table each: the probabilities, then the outlier score
         expected = np.column_stack([t.cpu() for t in model(xb.to(model.mean.device))])
         got = np.column_stack(session.run(None, dict(images=xb.contiguous().numpy())))
         n_other += int((expected[:, :-1].argmax(1) != got[:, :-1].argmax(1)).sum())
@@ -89,7 +89,7 @@ def onnx_differences(
         largest = max(largest, float(difference.max()))
     return n_other, largest
 
-# %% ../nbs/05a_export.ipynb #e4c2cc73
+# %% ../nbs/05a_export.ipynb #2d90ca4e
 def _test_images(model, data_dir):
     "The images on which to compare, and what they are."
     try: return get_data(model.info.dataset, data_dir).test_x, 'test images'
@@ -117,7 +117,7 @@ def main(argv: list[str]) -> int:
     same = n_other == 0 and largest < TOLERANCE
     print(f"{printable(path)}, {path.stat().st_size/1e6:.1f} MB: {'' if same else 'NOT '}the same "
           f'as PyTorch on {len(x):,} {what}: {n_other} other predictions, '
-          f'probabilities and energies differ by at most {largest:.1e}')
+          f'probabilities and outlier scores differ by at most {largest:.1e}')
     return int(not same)
 
 if is_program(globals()): main()

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['energy', 'Predictions', 'prediction_table', 'wilson', 'class_table', 'ece', 'nll', 'brier', 'fit_temperature',
-           'over_seeds', 'mean_std']
+           'OutlierScore', 'over_seeds', 'mean_std']
 
-# %% ../nbs/02e_interpret.ipynb #363ed0b3
+# %% ../nbs/02e_interpret.ipynb #5957b880
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 # %% ../nbs/02e_interpret.ipynb #ad884912
@@ -26,23 +26,29 @@ def energy(
     (Liu et al. 2020, Energy-based out-of-distribution detection)."""
     return -scores.logsumexp(1)
 
-# %% ../nbs/02e_interpret.ipynb #e9478858
+# %% ../nbs/02e_interpret.ipynb #bbcf8186
 @dataclass
 class Predictions:
     "A network's predictions for a data set, one row per image in the set's order; on the CPU."
     probs: Tensor               # float N×classes, each row with a sum of 1
     labels: Tensor              # int64 N, the true classes
-    energy: Tensor|None = None  # float N, see the function `energy`
+    scores: Tensor|None = None    # float N×classes, before temperature and softmax
+    features: Tensor|None = None  # float N×n_features, see `model.scores_and_features`
 
     @classmethod
     def from_scores(cls,
-        scores: Tensor,          # N×classes, before the softmax
-        labels: Tensor,          # int64 N
-        temperature: float = 1.  # see `fit_temperature`; the energy is that of the scores
+        scores: Tensor,           # N×classes, before the softmax
+        labels: Tensor,           # int64 N
+        temperature: float = 1.,  # see `fit_temperature`
+        features: Tensor|None = None
     ) -> 'Predictions':
         "Predictions from scores and labels, as `Learner.predict` returns them."
         scores = scores.float().cpu()
-        return cls((scores/temperature).softmax(1), labels.cpu(), energy(scores))
+        return cls((scores/temperature).softmax(1), labels.cpu(), scores, features)
+
+    def with_temperature(self, temperature: float) -> 'Predictions':
+        "The same predictions with other probabilities."
+        return self.from_scores(self.scores, self.labels, temperature, self.features)
 
     @property
     def predicted(self) -> Tensor:
@@ -149,6 +155,44 @@ def fit_temperature(
     tried = torch.logspace(-1, 1, 401)
     losses = torch.stack([F.cross_entropy(scores.float()/t, labels) for t in tried])
     return tried[losses.argmin()].item()
+
+# %% ../nbs/02e_interpret.ipynb #939604e7
+class OutlierScore(nn.Module):
+    "How unlike the training images an image is (ViM: Wang et al. 2022, arXiv 2203.10807)."
+    def __init__(self,
+        n_features: int = 0,  # 0: the energy alone
+        n_directions: int = 16
+    ):
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(n_features))
+        self.register_buffer('directions', torch.zeros(n_features, n_directions))
+        self.register_buffer('weight', torch.zeros(()))
+
+    def residual(self, features):
+        "The length of what features have beyond the main directions, N."
+        x = features - self.mean
+        return (x - x @ self.directions @ self.directions.T).norm(dim=1)
+
+    @torch.no_grad()
+    def fit(self,
+        scores: Tensor,   # N×classes, of training images
+        features: Tensor  # float N×n_features
+    ) -> 'OutlierScore':
+        "Find the mean, the directions in which features vary most, and the weight."
+        self.mean.copy_(features.mean(0))
+        x = (features - self.mean).double()
+        directions = torch.linalg.eigh(x.T @ x)[1]   # the largest variance last
+        self.directions.copy_(directions[:, -self.directions.shape[1]:])
+        self.weight.copy_(energy(scores).mean().abs()/self.residual(features).mean())
+        return self
+
+    def forward(self,
+        scores: Tensor,               # N×classes
+        features: Tensor|None = None  # float N×n_features
+    ) -> Tensor:                      # float N
+        "The energy, plus the weighted residual if there are features."
+        if not len(self.mean): return energy(scores)
+        return energy(scores) + self.weight*self.residual(features)
 
 # %% ../nbs/02e_interpret.ipynb #7a221a8e
 def over_seeds(

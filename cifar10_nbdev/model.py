@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'conv3x3', 'block', 'CNN', 'n_parameters', 'layer_table', 'whitening', 'whiten_', 'Shortcut', 'Fast',
-           'make_model', 'to_memory_format']
+           'make_model', 'scores_and_features', 'to_memory_format']
 
 # %% ../nbs/02_model.ipynb #bf9b517a
 import inspect
@@ -39,7 +39,7 @@ def block(
     return [conv3x3(ni, nf), nn.ReLU(), nn.BatchNorm2d(nf),
             conv3x3(nf, nf), nn.ReLU(), nn.BatchNorm2d(nf), nn.MaxPool2d(2)]
 
-# %% ../nbs/02_model.ipynb #aff07915
+# %% ../nbs/02_model.ipynb #0da32932
 class CNN(nn.Module):
     "N×3×32×32 normalized images to N×`n_classes` scores, before softmax. Call `whiten` first."
     def __init__(self, n_classes: int = 10):
@@ -49,9 +49,17 @@ class CNN(nn.Module):
             nn.Flatten(), nn.Dropout(.5), nn.Linear(2048, 1024), nn.ReLU(),
             nn.Dropout(.2), nn.Linear(1024, n_classes))
 
+    def maps(self, x: Tensor) -> Tensor:
+        "What the blocks find in images, N×128×4×4."
+        return self.features(x)
+
+    def classify(self, maps: Tensor) -> Tensor:
+        "Compute the scores from `maps`."
+        return self.head(maps)
+
     def forward(self, x: Tensor) -> Tensor:
         "Compute the scores of a batch of images."
-        return self.head(self.features(x))
+        return self.classify(self.maps(x))
 
 def n_parameters(model: nn.Module) -> int:
     "How many numbers training can change."
@@ -136,7 +144,7 @@ def _stage(ni, nf, deep):
     if deep: rest = [Shortcut(*rest, *_conv_norm(nf, nf))]
     return [*_conv_norm(ni, nf, nn.MaxPool2d(2)), *rest]
 
-# %% ../nbs/02_model.ipynb #a71a4cf5
+# %% ../nbs/02_model.ipynb #0d7ce58b
 class Fast(nn.Module):
     "N×3×H×W normalized images, 16×16 or more, to N×`n_classes` scores. Call `whiten` first."
     def __init__(self, n_classes: int = 10, widths: tuple = (24, 96, 192), deep: bool = False):
@@ -154,9 +162,17 @@ class Fast(nn.Module):
         "Compute the first layer from normalized images, float N×3×H×W; training leaves it alone."
         whiten_(self.stem, x)
 
+    def maps(self, x: Tensor) -> Tensor:
+        "What the stages find in images, N×C×H/8×W/8."
+        return self.features(F.relu(self.stem(x)))
+
+    def classify(self, maps: Tensor) -> Tensor:
+        "Compute the scores from `maps`."
+        return self.head(maps.mean((2, 3)))/3
+
     def forward(self, x: Tensor) -> Tensor:
         "Compute the scores of a batch of images."
-        return self.head(self.features(F.relu(self.stem(x))).mean((2, 3)))/3
+        return self.classify(self.maps(x))
 
 # %% ../nbs/02_model.ipynb #ad01bbd5
 MODELS = dict(cnn=CNN, fast=Fast, deep=partial(Fast, widths=(48, 160, 288), deep=True))
@@ -190,6 +206,16 @@ def make_model(
     "A new model. Raises `UserError` if a function of your own fails, or does not return one."
     if seed is not None: set_seed(seed)
     return MODELS[model](n_classes) if isinstance(model, str) else _make_own(model, n_classes)
+
+# %% ../nbs/02_model.ipynb #37788a4b
+def scores_and_features(
+    model: nn.Module,
+    x: Tensor  # images, normalized, float N×3×H×W
+) -> tuple[Tensor, Tensor|None]:  # float N×classes; float N×channels, None from your own networks
+    "A network's scores, and the mean of each of its maps."
+    if type(model) not in (CNN, Fast): return model(x).float(), None
+    maps = model.maps(x)
+    return model.classify(maps).float(), maps.float().mean((2, 3))
 
 # %% ../nbs/02_model.ipynb #656ba8c8
 def _make_contiguous(model, args): return tuple(x.contiguous() for x in args)

@@ -6,7 +6,7 @@
 __all__ = ['ClassName', 'FORMATS', 'Outliers', 'ModelInfo', 'Classifier', 'load_model', 'prepare', 'to_tensor', 'see', 'classify',
            'in_words', 'plot_seen', 'network_from', 'check_writable', 'main']
 
-# %% ../nbs/05_predict.ipynb #ed4aae1e
+# %% ../nbs/05_predict.ipynb #fb1f62c9
 import json, os, runpy, sys, warnings
 from collections.abc import Callable
 from ctypes import CDLL
@@ -25,20 +25,20 @@ from torch import Tensor, nn
 from .checkpoint import unpack
 from .core import UserError, explain, in_root, printable, regular, write_atomic
 from .data import normalize
-from .interpret import energy
-from .model import MODELS, make_model, to_memory_format
+from .interpret import OutlierScore
+from .model import MODELS, make_model, scores_and_features, to_memory_format
 from .params import OneSentenceParser, command, is_program
 from .plots import plot_images
 from .record import validated
 
-# %% ../nbs/05_predict.ipynb #9b6c680d
+# %% ../nbs/05_predict.ipynb #6476d58f
 ClassName = Annotated[str, Field(max_length=100, pattern=r'\S')]
 
 @dataclass
 class Outliers:
-    "Which images are out of distribution: those whose energy is above the threshold."
+    "Which images are out of distribution: those whose outlier score is above the threshold."
     threshold: float
-    score: str = 'energy'
+    score: Literal['energy', 'vim'] = 'energy'   # vim: with features, see `OutlierScore`
     fraction: float = .05   # of the run's images that are above it
     of: str = 'test'        # which images: validation or test
 
@@ -60,33 +60,36 @@ class ModelInfo:
     def __post_init__(self):
         if len({*self.classes}) < len(self.classes): raise ValueError('a class is there twice')
 
-# %% ../nbs/05_predict.ipynb #efb79bed
+# %% ../nbs/05_predict.ipynb #ec22b7d9
 class Classifier(nn.Module):
     "A trained network, ready to use: from images as bytes to probabilities."
     def __init__(self,
         net: nn.Module,   # normalized images to scores
-        info: ModelInfo
+        info: ModelInfo,
+        outlier: OutlierScore|None = None   # None: the energy
     ):
         super().__init__()
         self.net, self.info, self.classes = net, info, info.classes
+        self.outlier = outlier or OutlierScore()
         for key in ('mean', 'std'): self.register_buffer(key, torch.tensor(getattr(info, key)))
         self.eval().requires_grad_(False)
 
     def forward(self,
         x: Tensor  # images, uint8 N×3×32×32
     ) -> tuple[Tensor, Tensor]:  # float N×classes, each row adds up to 1; float N
-        "The probability of each class, and each image's energy (`interpret.energy`)."
-        scores = self.net(normalize(x, self.mean, self.std))
+        "The probability of each class, and each image's outlier score."
+        scores, features = scores_and_features(self.net, normalize(x, self.mean, self.std))
         if scores.shape[1:] != (len(self.classes),): raise ValueError('not a score for each class')
-        return (scores/self.info.temperature).softmax(1), energy(scores)
+        probs = (scores/self.info.temperature).softmax(1)
+        return probs, self.outlier(scores, features)
 
     def out_of_distribution(self,
-        energy: Tensor  # of images, N
-    ) -> Tensor:        # bool N
-        "Whether the energy is above the run's threshold (Liu et al. 2020)."
-        return energy > self.info.out_of_distribution.threshold
+        outlier_scores: Tensor  # of images, N
+    ) -> Tensor:                # bool N
+        "Whether the outlier score is above the run's threshold."
+        return outlier_scores > self.info.out_of_distribution.threshold
 
-# %% ../nbs/05_predict.ipynb #214bd64f
+# %% ../nbs/05_predict.ipynb #91f52637
 def load_model(
     folder: str|Path = 'output',       # of a finished run; or a model.safetensors
     model: Callable|None = None,       # the function that made it, if it was your own
@@ -106,11 +109,16 @@ def load_model(
         raise UserError(f'{path} holds a network of your own, {name}: give its function too, '
                         f'load_model(folder, {name}) or --network FILE.py:{name}')
     try:
-        net = make_model(model or name, len(info.classes))
+        net, outlier = make_model(model or name, len(info.classes)), OutlierScore()
+        if info.out_of_distribution.score == 'vim':
+            kept = {key: tensors.pop(f'outlier_score.{key}') for key in outlier.state_dict()}
+            outlier = OutlierScore(*kept['directions'].shape)
+            outlier.load_state_dict(kept)
         net.load_state_dict(tensors)
-        if not all(p.isfinite().all() for p in net.parameters()):
+        if not all(t.isfinite().all() for t in (*net.parameters(), *outlier.buffers())):
             raise ValueError('a weight is not finite')
-        loaded = Classifier(to_memory_format(net, channels_last=not model), info).to(device)
+        net = to_memory_format(net, channels_last=not model)
+        loaded = Classifier(net, info, outlier).to(device)
         loaded(torch.zeros(2, *info.input, device=device).byte())
     except UserError: raise
     except Exception as e:   # of a stranger's file, or of your own function
@@ -164,7 +172,7 @@ def see(
         raise UserError(f"{printable(path)} cannot be read ({what}): pictures of these formats "
                         f"can: {', '.join(FORMATS)}") from e
 
-# %% ../nbs/05_predict.ipynb #7dfdafcd
+# %% ../nbs/05_predict.ipynb #b0108ce6
 def classify(
     model: Classifier,
     images: list[Image.Image],  # of the network's size, see `prepare`
@@ -172,9 +180,9 @@ def classify(
 ) -> list[dict]:                # `top`, (class, probability) pairs; `out_of_distribution`
     """The `k` most probable classes of each image, and whether to believe them. Raises `UserError`
     if a prediction is not finite."""
-    probs, energies = model(to_tensor(images).to(model.mean.device))
+    probs, outlier_scores = model(to_tensor(images).to(model.mean.device))
     if not probs.isfinite().all(): raise UserError('the prediction is not finite')
-    is_out = model.out_of_distribution(energies).tolist()
+    is_out = model.out_of_distribution(outlier_scores).tolist()
     predictions = []
     for ps, out in zip(probs.tolist(), is_out):
         pairs = sorted(zip(model.classes, ps), key=lambda pair: pair[1], reverse=True)

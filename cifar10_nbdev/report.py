@@ -4,22 +4,25 @@
 
 # %% auto #0
 __all__ = ['ENOUGH', 'SIX_VIEWS', 'OUTLIERS', 'FACTS', 'STEPS', 'figure', 'show_examples', 'show_model', 'show_curves',
-           'temperature_of', 'show_accuracy', 'show_classes', 'show_confusion', 'show_confident_wrong', 'show_wrong',
-           'calibration_of', 'show_calibration', 'save_model', 'result_of', 'small_curves', 'finish', 'run_all']
+           'temperature_of', 'predict', 'calibration_of', 'show_accuracy', 'show_classes', 'show_confusion',
+           'show_confident_wrong', 'show_wrong', 'show_calibration', 'save_model', 'result_of', 'small_curves',
+           'finish', 'run_all']
 
-# %% ../nbs/02r_report.ipynb #4f4daddc
+# %% ../nbs/02r_report.ipynb #f11cdd37
 import io, sys
 from collections.abc import Callable
 from functools import wraps
 
+import torch
 from matplotlib.figure import Figure
 
 from .checkpoint import copies, pack
 from .folder import FILES, copy_at_exit, executed_notebook
-from .interpret import (Predictions, ece, fit_temperature, nll, prediction_table,
-                                     wilson)
+from .data import Batches
+from .interpret import (OutlierScore, Predictions, ece, fit_temperature, nll,
+                                     prediction_table, wilson)
 from .learner import mirror_shift
-from .model import layer_table
+from .model import layer_table, scores_and_features
 from .plots import (pick_confident_wrong, pick_wrong, plot_calibration,
                                  plot_classes, plot_confusion, plot_examples,
                                  plot_history, plot_wrong)
@@ -69,43 +72,68 @@ def show_curves(run: Run) -> Figure|None:
     if run.learn.history: return plot_history(run.learn.history, run.data.title)
     run.say('no epoch was finished, so there are no curves')
 
-# %% ../nbs/02r_report.ipynb #7e4e910f
+# %% ../nbs/02r_report.ipynb #2f25539b
 ENOUGH = 500   # validation images that a temperature can be fitted on
 
 def temperature_of(
     run: Run,               # trained
-    valid: tuple|None       # scores and labels of its validation set
+    valid: Predictions|None   # for its validation set, without a temperature
 ) -> tuple[float, str|None]:  # the temperature; validation, recipe, or None if there is neither
     "The temperature for a run's scores, and where it comes from."
-    if valid and len(valid[1]) >= ENOUGH: return fit_temperature(*valid), 'validation'
+    if valid and len(valid.labels) >= ENOUGH:
+        return fit_temperature(valid.scores, valid.labels), 'validation'
     model, nepochs = run.p['model'], run.p['nepochs']
     measured = (run.data.name == 'cifar10' and not run.p['subset']
                 and run.learn.epoch == nepochs and run.recipe == recipe(model, nepochs))
     known = temperature(model, nepochs) if measured else None
     return (known, 'recipe') if known else (1., None)
 
-# %% ../nbs/02r_report.ipynb #d1674283
+# %% ../nbs/02r_report.ipynb #75f9be08
 SIX_VIEWS = ('with test-time augmentation (six views of each image, mirrored and shifted), '
              'which is another figure')
+
+def _side_by_side(model, xb):
+    "Scores and features of a batch, if there are any, as one tensor."
+    scores, features = scores_and_features(model, xb)
+    return scores if features is None else torch.cat([scores, features], 1)
+
+def predict(
+    run: Run,         # trained
+    batches: Batches
+) -> Predictions:
+    "Predictions without a temperature, with features if the network has some."
+    both, labels = run.learn.predict(batches, _side_by_side)
+    scores, features = both.tensor_split([len(run.data.classes)], 1)
+    return Predictions.from_scores(scores, labels, features=features.cpu())
+
+def calibration_of(record: Record) -> str:
+    "How well calibrated a run's probabilities are, and by what."
+    r = record
+    if not r.temperature_from:
+        return (f'ECE {r.ece:.2%}, NLL {r.nll:.3f}; not calibrated, which takes a validation set '
+                'such as valid_size=5000')
+    source = dict(recipe='the recipe', validation='the validation set')[r.temperature_from]
+    return (f'ECE {r.ece:.2%}, NLL {r.nll:.3f}, with a temperature of {r.temperature:.2f} from '
+            f'{source}; without it {r.raw_ece:.2%}, {r.raw_nll:.3f}')
 
 @step(needs='learn')
 def show_accuracy(run: Run):
     "Accuracy on 10,000 training images (unchanged), the validation and the test set."
-    dls, predict = run.learn.dls, run.learn.predict
-    valid = predict(dls.valid) if dls.valid else None
-    t, source = temperature_of(run, valid)
-    def of(what, scores, t=t):
-        "Predictions from scores and labels, if there are any, whose accuracy is said."
-        if scores is None: return None
-        p = Predictions.from_scores(*scores, t)
+    dls = run.learn.dls
+    sets = dict(training=dls.train_plain, validation=dls.valid, test=dls.test)
+    raw = {name: predict(run, batches) for name, batches in sets.items() if batches}
+    t, source = temperature_of(run, raw.get('validation'))
+    def said(what, p):
+        "Predictions, whose accuracy is said."
         run.say(f'{what}: {p.accuracy:.2%} ({p.n_correct:,} of {len(p.labels):,} correct, '
                 f'{p.n_wrong:,} wrong)')
         return p
-    run.train_preds = of('training accuracy', predict(dls.train_plain))
-    run.valid_preds = of('validation accuracy', valid)
-    test = predict(dls.test)
-    p, raw = run.preds, run.raw_preds = of('test accuracy', test), Predictions.from_scores(*test)
-    tta = of(SIX_VIEWS, predict(dls.test, mirror_shift) if run.p['tta'] else None, 1.)
+    calibrated = {name: said(f'{name} accuracy', p.with_temperature(t))
+                  for name, p in raw.items()}
+    run.train_preds, run.valid_preds, run.preds = map(calibrated.get, sets)
+    tta, p, raw = None, run.preds, raw['test']
+    if run.p['tta']:
+        tta = said(SIX_VIEWS, Predictions.from_scores(*run.learn.predict(dls.test, mirror_shift)))
     table = prediction_table(p, run.data.classes)
     run.folder.write('predictions.csv', table.to_csv(index=False, float_format='%.6g'))
     run.save(
@@ -115,8 +143,9 @@ def show_accuracy(run: Run):
         valid_accuracy=getattr(run.valid_preds, 'accuracy', None),
         tta_accuracy=getattr(tta, 'accuracy', None),
         n_right=p.n_correct, n_wrong=p.n_wrong, confusion=p.confusion().tolist())
+    run.say(calibration_of(run.record))
 
-# %% ../nbs/02r_report.ipynb #87a6fa45
+# %% ../nbs/02r_report.ipynb #48db75ce
 @figure('class_accuracy.png')
 def show_classes(run: Run) -> Figure:
     "Test accuracy class by class, with 95 % intervals."
@@ -139,24 +168,13 @@ def show_wrong(run: Run) -> Figure:
     pick = pick_wrong(run.preds, seed=run.p['seed'])
     return plot_wrong(run.data, run.preds, pick, 'some wrong predictions')
 
-def calibration_of(record: Record) -> str:
-    "How well calibrated a run's probabilities are, and by what."
-    r = record
-    if not r.temperature_from:
-        return (f'ECE {r.ece:.2%}, NLL {r.nll:.3f}; not calibrated, which takes a validation set '
-                'such as valid_size=5000')
-    source = dict(recipe='the recipe', validation='the validation set')[r.temperature_from]
-    return (f'ECE {r.ece:.2%}, NLL {r.nll:.3f}, with a temperature of {r.temperature:.2f} from '
-            f'{source}; without it {r.raw_ece:.2%}, {r.raw_nll:.3f}')
-
 @figure('reliability.png', 'reliability.svg')
 def show_calibration(run: Run) -> Figure:
     "How often predictions of a given confidence are correct; calibration error."
-    calibrated = run.record.temperature_from
-    run.say(calibration_of(run.record))
-    return plot_calibration(run.preds, run.data.title, run.raw_preds if calibrated else None)
+    raw = run.preds.with_temperature(1.) if run.record.temperature_from else None
+    return plot_calibration(run.preds, run.data.title, raw)
 
-# %% ../nbs/02r_report.ipynb #b6f57a0a
+# %% ../nbs/02r_report.ipynb #acf32079
 OUTLIERS = .05   # fraction of the images for evaluation that lie above the threshold
 FACTS = """model dataset n_parameters macs valid_accuracy test_accuracy temperature
     data_fingerprint weights_sha256 started commit versions parameters""".split()
@@ -165,15 +183,21 @@ FACTS = """model dataset n_parameters macs valid_accuracy test_accuracy temperat
 def save_model(run: Run):
     "Write the network as model.safetensors, with all its use needs, and model.json."
     r, test = run.record, run.learn.dls.test
-    energy = (run.valid_preds or run.preds).energy
-    ood = dict(score='energy', threshold=energy.quantile(1 - OUTLIERS).item(),
+    train, usual = run.train_preds, run.valid_preds or run.preds
+    n_features = train.features.shape[1]
+    outlier = OutlierScore(n_features)
+    if n_features: outlier.fit(train.scores, train.features)
+    threshold = outlier(usual.scores, usual.features).quantile(1 - OUTLIERS).item()
+    ood = dict(score='vim' if n_features else 'energy', threshold=threshold,
                fraction=OUTLIERS, of='validation' if run.valid_preds else 'test')
     info = dict(
         own=callable(run.p['model']), classes=run.data.classes, input=[3, 32, 32],
         epochs=run.learn.epoch,
         mean=test.mean.tolist(), std=test.std.tolist(),
         out_of_distribution=ood, **{fact: getattr(r, fact) for fact in FACTS})
-    run.folder.write('model.safetensors', pack(copies(run.model.state_dict()), info))
+    tensors = copies(run.model.state_dict())
+    if n_features: tensors |= outlier.state_dict(prefix='outlier_score.')
+    run.folder.write('model.safetensors', pack(tensors, info))
     run.folder.write('model.json', seal(info))
 
 # %% ../nbs/02r_report.ipynb #726a2023

@@ -37,7 +37,7 @@ from .record import VERSIONS, Leg, Record, git_commit, read_record, validated
 from .trial import try_out
 from .workers import Workers, from_first, join
 
-# %% ../nbs/02q_run.ipynb #8e715176
+# %% ../nbs/02q_run.ipynb #8662eb2d
 class Run:
     "One training run: what was asked for, what it works with, what it has made and said."
     def __init__(self,
@@ -62,7 +62,6 @@ class Run:
         self.train_preds = None   # predictions for training images; by show_accuracy
         self.valid_preds = None   # for the validation set, if there is one
         self.preds = None         # for the test set
-        self.raw_preds = None     # the same without a temperature
         self.began = time.time()        # when it started
         self.log = []                   # every line it has said
         self.printed = []               # the lines that the current step has printed
@@ -344,8 +343,9 @@ def speed(run: Run) -> dict:
         first_seconds=times[0], epoch_seconds=usual,
         tflops=6*r.macs*r.n_train/usual/1e12 if r.macs else None, skipped_steps=skipped)
 
-# %% ../nbs/02q_run.ipynb #965b6ca3
-RESULTS = """train_accuracy valid_accuracy test_accuracy tta_accuracy ece n_right n_wrong
+# %% ../nbs/02q_run.ipynb #78a9c078
+RESULTS = """train_accuracy valid_accuracy test_accuracy tta_accuracy n_right n_wrong
+    temperature temperature_from ece nll raw_ece raw_nll
     seconds images_per_second first_seconds epoch_seconds tflops skipped_steps
     weights_sha256 confusion""".split()   # of an earlier training
 

@@ -2,6 +2,7 @@
 import csv, json, os, re, subprocess, sys
 
 import pytest
+import torch
 from conftest import DEAD, ROOT
 
 BENCHMARKS, RESULTS = ROOT/'benchmarks', ROOT/'docs'/'results'
@@ -141,6 +142,19 @@ def check_trial(printed):
     assert result['macs'] == 31**2*12*24 + macs + 24*10
 
 
+def check_outliers(printed):
+    header, *rows = printed.splitlines()
+    assert header.split() == ['shapes', 'noise', 'smooth', 'stripes', 'upside_down']
+    assert [row.split()[0] for row in rows] == [
+        'confidence', 'largest', 'GEN', 'energy', 'KNN', 'ViM']
+    for row in rows:
+        aurocs, found = row.split()[1::2], row.split()[2::2]
+        assert len(aurocs) == len(found) == 5
+        assert all(0 <= float(v) <= 1 for v in aurocs)
+        assert all(0 <= float(v.removesuffix('%')) <= 100 for v in found)
+    assert float(rows[-1].split()[3]) > .9   # noise, after an epoch of shapes
+
+
 def results() -> dict[str, bytes]:
     "The files of docs/results."
     return {f.name: f.read_bytes() for f in RESULTS.iterdir()}
@@ -175,3 +189,11 @@ def test_settings_of_a_trial(monkeypatch):
                           'normalize_filters=2': "normalize_filters cannot be '2'",
                           'lr': "lr cannot be ''"}.items():
         with pytest.raises(SystemExit, match=problem): read_settings([word])
+
+
+def test_auroc(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from outliers import auroc
+    few, many = torch.tensor([1., 2., 2.]), torch.tensor([2., 3.])
+    assert auroc(few, many) == pytest.approx(5/6)   # 2 against 1, 2, 2; 3 against all: 2 + 3 of 6
+    assert auroc(many, many) == .5

@@ -28,20 +28,23 @@ def network(project):
     import torch
     from cifar10_nbdev.checkpoint import pack
     from cifar10_nbdev.data import normalize
-    from cifar10_nbdev.interpret import energy
-    from cifar10_nbdev.model import make_model
+    from cifar10_nbdev.interpret import OutlierScore
+    from cifar10_nbdev.model import make_model, scores_and_features
     from cifar10_nbdev.shapes import make_shapes
     net = make_model('cnn', seed=0).eval()
-    x, _ = make_shapes(10, seed=1)
+    x, _ = make_shapes(200, seed=1)
     with torch.no_grad():
         net.head[-1].weight.mul_(15)
-        energies = energy(net(normalize(x, torch.tensor([.5]*3), torch.tensor([.25]*3))))
+        x = normalize(x, torch.tensor([.5]*3), torch.tensor([.25]*3))
+        seen = scores_and_features(net, x)
+        score = OutlierScore(128).fit(*seen)
     # half are out of distribution, and none is on the edge, where rounding decides
-    middle = energies.sort().values[4:6].mean().item()
+    middle = score(*seen).sort().values[99:101].mean().item()
     info = dict(model='cnn', own=False, dataset='shapes10', classes=NAMES, input=[3, 32, 32],
                 mean=[.5]*3, std=[.25]*3, test_accuracy=.1, weights_sha256='',
-                out_of_distribution=dict(score='energy', threshold=middle, fraction=.5, of='test'))
-    (project.out/'model.safetensors').write_bytes(pack(net.state_dict(), info))
+                out_of_distribution=dict(score='vim', threshold=middle, fraction=.5, of='test'))
+    tensors = net.state_dict() | score.state_dict(prefix='outlier_score.')
+    (project.out/'model.safetensors').write_bytes(pack(tensors, info))
     (project.root/'.stamp').touch()
     done = project('make', 'demo', f'BIN={Path(sys.executable).parent}', 'STAMP=.stamp',
                    http_proxy='', https_proxy='')

@@ -156,12 +156,12 @@ def test_make_names_a_missing_venv(project, tmp_path):
 def test_saved_network_predicts_as_the_run_did(trained):
     model, x = load_model(trained.out), shapes10().test_x
     rows = list(csv.DictReader(trained.files()['predictions.csv'].decode().splitlines()))
-    probs, energy = model(x)
+    probs, scores = model(x)
     predicted = [model.classes[i] for i in probs.argmax(1)]
     assert predicted == [row['predicted'] for row in rows]
     for p, row in zip(probs.tolist(), rows):
         assert max(abs(p[j] - float(row[f'p_{c}'])) for j, c in enumerate(model.classes)) < 1e-4
-    assert 40 <= model.out_of_distribution(energy).sum() <= 60     # one in twenty of 1,000
+    assert 40 <= model.out_of_distribution(scores).sum() <= 60     # one in twenty of 1,000
 
 
 def test_predict_command(trained):
