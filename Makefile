@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make train` (NEPOCHS=40 PARAMS="-p lr 1e-3") and `make test`.
-# The others: setup, lab (LAB="--port 8889"), notebooks, readme, docs, demo (MODEL=output), bench (TARGET=90 SEEDS=3),
+# The others: setup, lab (LAB="--port 8889"), notebooks, readme, docs, demo (MODEL=output), bench (TARGET=90 SEEDS=3), results,
 # bench-peers, test-long, burst-test, release-check, style, lint, audit, lock, clean.
 # TORCH=cpu takes torch's CPU build, VENV=path another environment.
 # The folder's name, and the environment's, may have spaces in it: paths stand in quotes, and make's own functions, which split at spaces, see none.
@@ -23,7 +23,7 @@ own-venv = test -x '$(VENV)-$(1)/bin/$(2)' || { '$(PYTHON)' -m venv '$(VENV)-$(1
 borrowing-venv = test -x '$(VENV)-$(1)/bin/python' || $(PY) -m venv '$(VENV)-$(1)' && $(PY) $(PACKAGES) > "$$('$(VENV)-$(1)/bin/python' $(PACKAGES))/borrowed.pth"
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup train test style notebooks test-long lab bench bench-peers burst-test release-check lint audit \
+.PHONY: help setup train test style notebooks test-long lab bench results bench-peers burst-test release-check lint audit \
   readme docs demo lock clean
 help:
 	@sed -n '1,4s/^# //p' Makefile
@@ -75,6 +75,10 @@ lab: $(STAMP)
 bench: $(STAMP)
 	$(PY) benchmarks/step.py
 	$(PY) benchmarks/train.py $(if $(TARGET),--target $(TARGET)) $(if $(SEEDS),--seeds $(SEEDS))
+
+# the README's rows: hours; goes on after a stop (ROWS="cnn-2 fast-6" for some of them)
+results: $(STAMP)
+	$(PY) benchmarks/results.py $(ROWS)
 
 # other libraries in an environment of their own, which borrows torch from ours (pip says that their fastcore is not ours, which is why)
 bench-peers: $(STAMP)

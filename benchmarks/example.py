@@ -1,13 +1,17 @@
 """E, the yardstick: one epoch of the example that this project succeeds, in seconds, by the
 example's own recipe.
 
-    CIFAR10_DATA=… python benchmarks/example.py [--tiny]
+    CIFAR10_DATA=… python benchmarks/example.py [--slices 10] [--tiny]
 
 The same network of 2,396,330 parameters; PIL images, mirrored with probability .5 and turned by up
 to 15 degrees by torchvision, ToTensor, no normalization; a DataLoader without workers, batches of
 128; Adam at its defaults; a loss over the test images at the end. torch's default allocator and
 memory layout. It knows nothing of our training.
 """
+import math, sys
+from collections.abc import Iterator
+from itertools import islice
+
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -35,28 +39,52 @@ class Pictures(Dataset):
         return self.transform(Image.fromarray(self.x[i])), self.y[i]
 
 
-def one_epoch(model: torch.nn.Module, train_dl: DataLoader, test_dl: DataLoader):
-    "One epoch, and the loss over the test images."
-    opt, device = torch.optim.Adam(model.parameters()), next(model.parameters()).device
-    def loss(xb, yb): return F.cross_entropy(model(xb.to(device)), yb.to(device))
-    for batch in train_dl:
-        opt.zero_grad()
-        loss(*batch).backward()
-        opt.step()
-    with torch.no_grad():
-        for batch in test_dl: loss(*batch).item()
+class Example:
+    "The example's training, a part of an epoch at a time."
+    def __init__(self, data: Data, seed: int = 0, device: torch.device|str = 'cpu'):
+        torch.manual_seed(seed)
+        turned = T.Compose([T.RandomHorizontalFlip(), T.RandomRotation(15), T.ToTensor()])
+        self.train_dl = DataLoader(Pictures(data.train_x, data.train_y, turned), 128, shuffle=True)
+        self.test_dl = DataLoader(Pictures(data.test_x, data.test_y, T.ToTensor()), 128)
+        self.device, self.model = device, CNN().to(device)
+        self.opt = torch.optim.Adam(self.model.parameters())
+        self.train, self.test = repeated(self.train_dl), repeated(self.test_dl)
+
+    def loss(self, xb: Tensor, yb: Tensor) -> Tensor:
+        "The loss of a batch."
+        return F.cross_entropy(self.model(xb.to(self.device)), yb.to(self.device))
+
+    def advance(self, n_train: int, n_test: int):
+        "Train on some batches, then compute the loss of some of the test images."
+        for batch in islice(self.train, n_train):
+            self.opt.zero_grad()
+            self.loss(*batch).backward()
+            self.opt.step()
+        with torch.no_grad():
+            for batch in islice(self.test, n_test): self.loss(*batch).item()
+
+    def slice(self, n: int) -> float:
+        "Seconds of an epoch, with its pass over the test images, by the n-th part of it."
+        batches = len(self.train_dl), len(self.test_dl)
+        part = [math.ceil(length/n) for length in batches]
+        return timed(lambda: self.advance(*part))*sum(batches)/sum(part)
 
 
-def epoch(data: Data, seed: int = 0, device: torch.device|str = 'cpu') -> float:
-    "Seconds of one epoch, with its pass over the test images."
-    torch.manual_seed(seed)
-    turned = T.Compose([T.RandomHorizontalFlip(), T.RandomRotation(15), T.ToTensor()])
-    train_dl = DataLoader(Pictures(data.train_x, data.train_y, turned), 128, shuffle=True)
-    test_dl = DataLoader(Pictures(data.test_x, data.test_y, T.ToTensor()), 128)
-    model = CNN().to(device)
-    return timed(lambda: one_epoch(model, train_dl, test_dl))
+def repeated(batches: DataLoader) -> Iterator:
+    "Batches of one epoch after the other."
+    while True: yield from batches
 
 
-if __name__ == '__main__':
-    args = options(__doc__).parse_args()
-    print(epoch(cifar10_or_tiny(args.tiny), device=pick_device()))
+def main():
+    parser = options(__doc__)
+    parser.add_argument('--slices', type=int, metavar='N',
+                        help='for each line on stdin, measure an N-th of an epoch')
+    args = parser.parse_args()
+    example = Example(cifar10_or_tiny(args.tiny), device=pick_device())
+    if not args.slices: return print(example.slice(1))
+    example.advance(3, 3)   # to warm up
+    print('ready', flush=True)
+    for _ in sys.stdin: print(example.slice(args.slices), flush=True)
+
+
+if __name__ == '__main__': main()

@@ -1,23 +1,26 @@
 """How long our training takes to a given accuracy, in E: epochs of the example that this project
-succeeds (example.py), measured in the same run.
+succeeds (example.py), measured in between.
 
     CIFAR10_DATA=… python benchmarks/train.py [--target 85.6 90 94] [--seeds 5]
         [--precision float32] [--tiny]
     or: make bench TARGET=90 SEEDS=3
 
 Each training is a process of its own. Its seconds go from the data in memory to the trained and
-evaluated network; E is measured before and after all of them and averaged. The test set is
-evaluated once, after the last epoch, all 10,000 images, without test-time augmentation, which is a
-figure of its own (tta) and not part of the seconds. Rows are added to docs/results/bench.csv; with
---tiny they are printed instead: one epoch, two seeds, drawn shapes, all in one process.
+evaluated network. Before the first epoch and after each, while it stands still, another process
+trains the example for a tenth of its epoch (several where there are few epochs, so that there are
+ten at least): E is their mean, and what slows the machine down for minutes slows both. The test set
+is evaluated once, after the last epoch, all 10,000 images, without test-time augmentation, which is
+a figure of its own (tta) and not part of the seconds. Rows are added to docs/results/bench.csv;
+with --tiny they are printed instead: one epoch, two seeds, drawn shapes.
 """
-import argparse, csv, json, platform, resource, statistics, subprocess, sys, time
+import argparse, csv, json, math, platform, resource, statistics, subprocess, sys, time
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 
 from cifar10_nbdev.device import pick_device, prepare_cpu
+from cifar10_nbdev.learner import Callback, Learner
 from cifar10_nbdev.model import layer_table, make_model, n_parameters
 from cifar10_nbdev.recipe import Compute, make_learner, pick_dtype, recipe
 
@@ -25,10 +28,38 @@ from common import cifar10_or_tiny, last_line, options, run_script, tta_accuracy
 
 HERE = Path(__file__).resolve()
 CSV = HERE.parents[1]/'docs'/'results'/'bench.csv'
+SLICES = 10   # of an epoch of the example
 # what is trained to reach which accuracy, in percent; the settings were chosen on a validation set
 # (docs/lab-log.md)
 TARGETS = {'85.6': ('fast', 2), '90': ('fast', 6), '94': ('deep', 28),
            'cnn2': ('cnn', 2), 'cnn10': ('cnn', 10), 'cnn40': ('cnn', 40)}
+
+
+class Yardstick(Callback):
+    "Measures slices of E, in another process, while the training stands still."
+    def __init__(self, nepochs: int, tiny: bool):
+        self.at_once, self.slices, self.stood = math.ceil(SLICES/(nepochs + 1)), [], 0.
+        command = [sys.executable, HERE.with_name('example.py'), '--slices', str(SLICES)]
+        self.example = subprocess.Popen(command + ['--tiny']*tiny, text=True, bufsize=1,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.example.stdout.readline()   # until it is ready
+
+    def measure(self, learn: Learner|None = None):
+        "Some slices."
+        start = time.perf_counter()
+        for _ in range(self.at_once):
+            print(file=self.example.stdin)
+            self.slices.append(float(self.example.stdout.readline()))
+        self.stood += time.perf_counter() - start
+
+    after_epoch = measure
+
+    def close(self) -> dict:
+        "What was measured."
+        self.example.stdin.close()
+        self.example.wait()
+        return dict(E=statistics.mean(self.slices), E_std=statistics.stdev(self.slices),
+                    E_slices=len(self.slices))
 
 
 def train(model: str, nepochs: int, seed: int, precision: str, tiny: bool) -> dict:
@@ -37,13 +68,17 @@ def train(model: str, nepochs: int, seed: int, precision: str, tiny: bool) -> di
     prepare_cpu()
     data = cifar10_or_tiny(tiny)
     dtype = pick_dtype(precision, device)
+    yardstick = Yardstick(nepochs, tiny)
     start = time.perf_counter()
     net = make_model(model, len(data.classes), seed=seed)
-    learn = make_learner(net, data, recipe(model, nepochs), Compute(device, dtype, seed))
+    compute = Compute(device, dtype, seed)
+    learn = make_learner(net, data, recipe(model, nepochs), compute, (yardstick,))
     learn.eval_set = None   # once, below
+    yardstick.measure()
     learn.fit(nepochs)
     _, accuracy = learn.evaluate(learn.dls.test)
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start - yardstick.stood
+    E = yardstick.close()
     capability = torch.backends.cpu.get_cpu_capability()
     gpu = torch.cuda.max_memory_allocated() if device.type == 'cuda' else 0
     host = 1024*resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -54,7 +89,8 @@ def train(model: str, nepochs: int, seed: int, precision: str, tiny: bool) -> di
         peak_mib=(gpu or host)/2**20,
         torch=torch.__version__,
         machine=f'{device}, {platform.machine()} {capability}, {torch.get_num_threads()} threads',
-        precision=str(dtype).removeprefix('torch.'))
+        precision=str(dtype).removeprefix('torch.'), E=E['E'], in_E=seconds/E['E'],
+        E_std=E['E_std'], E_slices=E['E_slices'])
 
 
 def train_alone(target: str, **settings) -> dict:
@@ -64,20 +100,13 @@ def train_alone(target: str, **settings) -> dict:
     print(f"{target} seed {settings['seed']}: accuracy {row['accuracy']:.4f} "
           f"(tta {row['tta']:.4f}), {row['seconds']:.1f} s, "
           f"{row['images_per_second']:.0f} images/s, {row['precision']}, "
-          f"peak {row['peak_mib']:.0f} MiB", flush=True)
+          f"peak {row['peak_mib']:.0f} MiB, {row['in_E']:.2f} E, E {row['E']:.1f} s "
+          f"± {row['E_std']:.1f} (n={row['E_slices']})", flush=True)
     return row
 
 
-def example(tiny: bool) -> float:
-    "E once, in a process of its own."
-    printed = run_script(HERE.with_name('example.py'), *['--tiny']*tiny, tiny=tiny)
-    seconds = float(last_line(printed))
-    print(f'E {seconds:.1f} s', flush=True)
-    return seconds
-
-
 def train_all(args: argparse.Namespace) -> list[dict]:
-    "A row for each target and seed, without E."
+    "A row for each target and seed."
     git = ['git', '-C', str(HERE.parent), 'describe', '--always', '--dirty']
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     began, rows = datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%SZ'), []
@@ -98,14 +127,13 @@ def write(rows: list[dict], f, header: bool):
     out.writerows(rows)
 
 
-def summarize(rows: list[dict], E: float):
+def summarize(rows: list[dict]):
     "Print a line for each target, over its seeds."
     import pandas as pd
     from cifar10_nbdev.interpret import mean_std   # here, out of the trainings' peak memory
     for target, group in pd.DataFrame(rows).groupby('target', sort=False):
-        seconds = group.seconds.mean()
-        print(f'TARGET {target}: accuracy {mean_std(group.accuracy)} in {seconds:.0f} s '
-              f'= {seconds/E:.2f} E (n={len(group)})')
+        print(f'TARGET {target}: accuracy {mean_std(group.accuracy)} in '
+              f'{group.seconds.mean():.0f} s = {group.in_E.mean():.2f} E (n={len(group)})')
 
 
 def main():
@@ -118,15 +146,11 @@ def main():
     if args.one: return print(json.dumps(train(**json.loads(args.one))))
     args.target = args.target or (['90'] if args.tiny else ['85.6', '90', '94'])
     args.seeds = args.seeds or (2 if args.tiny else 5)
-    before = example(args.tiny)
     rows = train_all(args)
-    E = statistics.mean([before, example(args.tiny)])
-    print(f'mean E {E:.1f} s')
-    rows = [row | dict(E=E, in_E=row['seconds']/E) for row in rows]
     if args.tiny: write(rows, sys.stdout, header=True)
     else:
         with open(CSV, 'a', newline='') as f: write(rows, f, header=not f.tell())
-    summarize(rows, E)
+    summarize(rows)
 
 
 if __name__ == '__main__': main()
