@@ -124,11 +124,15 @@ readme: $(STAMP)
 	  | sed 's,(\.\./,(,g' | cat -s > README.new
 	mv README.new README.md
 
-# a page that runs a trained network in the browser: MODEL/demo.html, one file of 17 MB that asks no server for anything. onnxruntime-web comes by npm
+# a page that runs a trained network in the browser: MODEL/demo.html, or build/demo/demo.html with the network that comes with the library if
+# output/ has none; one file of 17 MB that asks no server for anything. onnxruntime-web comes by npm
 ORT := 1.30.0
 demo: $(STAMP) build/ort-$(ORT)
-	test '$(MODEL)/model.onnx' -nt '$(MODEL)/model.safetensors' || $(PY) -m cifar10_nbdev.export --model '$(MODEL)'
-	$(PY) docs/demo/build.py '$(MODEL)/model.onnx' build/ort-$(ORT)/package/dist '$(MODEL)/demo.html'
+	if test '$(MODEL)' != output || test -e output/model.safetensors; then \
+	  { test '$(MODEL)/model.onnx' -nt '$(MODEL)/model.safetensors' || $(PY) -m cifar10_nbdev.export --model '$(MODEL)'; } && \
+	  $(PY) docs/demo/build.py '$(MODEL)/model.onnx' build/ort-$(ORT)/package/dist '$(MODEL)/demo.html'; \
+	else mkdir -p build/demo && $(PY) -m cifar10_nbdev.export --to build/demo/model.onnx && \
+	  $(PY) docs/demo/build.py build/demo/model.onnx build/ort-$(ORT)/package/dist build/demo/demo.html; fi
 
 build/ort-$(ORT):
 	@command -v npm >/dev/null || { echo 'Error: there is no npm here, which brings onnxruntime-web: install Node.js (Debian and Ubuntu: apt install npm) and run make demo again' >&2; exit 2; }

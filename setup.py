@@ -24,6 +24,7 @@ setup(
     license='Apache-2.0',
     license_files=['LICENSE'],
     packages=[cfg['lib_name']],
+    package_data={cfg['lib_name']: ['weights/*.safetensors']},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
     extras_require=dict(onnx=needs('onnx'), sweep=needs('sweep'),

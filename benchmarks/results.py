@@ -1,19 +1,26 @@
 """The results in the README: each network, for some numbers of epochs and several seeds, by runs as
 `cifar10_train` makes them, whose records are kept in docs/results.
 
-    CIFAR10_DATA=… python benchmarks/results.py [cnn-2 fast-6 …] [--seeds 3] [--tiny]
+    CIFAR10_DATA=… python benchmarks/results.py [cnn-2 fast-6 …] [--seeds 3] [--ship] [--tiny]
     or: make results ROWS="cnn-2 fast-6"
 
 The test set is evaluated after each epoch; the last one counts. What is on record for this version
 and recipe is not trained again, and a training that was cut off is continued, so the same command
-goes on after a stop. The runs themselves, with their networks, are in build/results. With --tiny,
-it trains an epoch of drawn shapes in a temporary folder and prints the record.
+goes on after a stop. The runs themselves, with their networks, are in build/results. With --ship,
+those of the longest rows that were named (seed 0, whatever its accuracy) are packed in 16 bits as
+the networks that come with the library. With --tiny, it trains an epoch of drawn shapes in a
+temporary folder, packs it there, and prints the record.
 """
 import subprocess, sys, tempfile
 from pathlib import Path
 
+import torch
+
+from cifar10_nbdev.checkpoint import pack, unpack
+from cifar10_nbdev.cifar10 import get_data
 from cifar10_nbdev.core import UserError
 from cifar10_nbdev.interpret import mean_std
+from cifar10_nbdev.predict import SHIPPED, load_model
 from cifar10_nbdev.record import Record, read_record
 from cifar10_nbdev.sweep import finished, is_result_of, trials
 
@@ -22,6 +29,11 @@ from common import options
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS = ROOT/'docs'/'results', Path('build')/'results'   # the second within the project
 ROWS = {'cnn-2': 5, 'fast-2': 5, 'fast-6': 5, 'cnn-10': 5, 'cnn-40': 3, 'deep-28': 3, 'deep-40': 3}
+
+
+def n_epochs(row: str) -> int:
+    "The number of epochs in a row's name."
+    return int(row.split('-')[1])
 
 
 def trial_of(row: str, seed: int, **more) -> dict:
@@ -54,6 +66,29 @@ def result(row: str, seed: int) -> Record:
     return r
 
 
+def halved(t: torch.Tensor) -> torch.Tensor:
+    "Weights in bfloat16; what is small stays as it is."
+    return t.bfloat16() if t.is_floating_point() and t.numel() >= 1000 else t
+
+
+def ship(row: str, run: Path, weights: Path):
+    "Write a run's network in 16 bits, with its record and what is left of its accuracy."
+    tensors, info = unpack((run/'model.safetensors').read_bytes())
+    record, path = read_record(run), weights/f'{info["model"]}.safetensors'
+    facts = 'recipe ece nll train_accuracy confusion device device_name dtype'.split()
+    info |= dict(row=row, seed=record.parameters['seed'])
+    info |= {fact: getattr(record, fact) for fact in facts}
+    tensors = {name: halved(t) for name, t in tensors.items()}
+    path.write_bytes(pack(tensors, info))
+    data, model = get_data(info['dataset']), load_model(path)
+    predicted = torch.cat([model(xb)[0].argmax(1) for xb in data.test_x.split(500)])
+    info |= dict(test_accuracy=(predicted == data.test_y).double().mean().item(),
+                 accuracy_in_training=record.test_accuracy)
+    path.write_bytes(pack(tensors, info))
+    print(f"{path.name}: {path.stat().st_size/1e6:.1f} MB, test accuracy "
+          f"{info['test_accuracy']:.2%}, {record.test_accuracy:.2%} before", flush=True)
+
+
 def say(row: str, records: list[Record]):
     "Print what a row of the README comes from."
     ece = sum(r.ece for r in records)/len(records)
@@ -66,15 +101,20 @@ def main():
     parser = options(__doc__)
     parser.add_argument('rows', nargs='*', metavar='row', help=f"{', '.join(ROWS)}; default: all")
     parser.add_argument('--seeds', type=int, help='trainings a row, seeds 0, 1, …; default: 3 or 5')
+    parser.add_argument('--ship', action='store_true', help='pack networks, seed 0')
     args = parser.parse_args()
     unknown = [row for row in args.rows if row not in ROWS]
     if unknown: sys.exit(f"Error: no row {unknown[0]!r}: there are {', '.join(ROWS)}")
     if args.tiny:
         with tempfile.TemporaryDirectory() as home:
             trial = trial_of('fast-1', 0, dataset='shapes10', subset=100)
-            return say('tiny', [train(trial, Path(home)/'run')])
-    for row in args.rows or ROWS:
-        say(row, [result(row, seed) for seed in range(args.seeds or ROWS[row])])
+            say('tiny', [train(trial, Path(home)/'run')])
+            return ship('fast-1', Path(home)/'run', Path(home))
+    rows = args.rows or list(ROWS)
+    for row in rows: say(row, [result(row, seed) for seed in range(args.seeds or ROWS[row])])
+    longest = {row.split('-')[0]: row for row in sorted(rows, key=n_epochs)}
+    for row in longest.values() if args.ship else ():
+        ship(row, ROOT/RUNS/f'{row}-epochs-seed-0', SHIPPED)
 
 
 if __name__ == '__main__': main()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METADATA', 'TOLERANCE', 'export', 'onnx_differences', 'main']
 
-# %% ../nbs/05a_export.ipynb #ea34daa2
+# %% ../nbs/05a_export.ipynb #c8265050
 import copy, importlib, json, logging
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
@@ -19,7 +19,8 @@ from torch import Tensor
 from .cifar10 import get_data
 from .core import UserError, explain, in_root, printable, write_atomic
 from .params import OneSentenceParser, command, is_program
-from .predict import Classifier, check_writable, load_model, network_from
+from .predict import (MODEL_HELP, SHIPPED, Classifier, check_writable,
+                                   find_network, load_model, network_from, say_which)
 
 # %% ../nbs/05a_export.ipynb #554cfecf
 METADATA = ('classes', 'model', 'dataset', 'test_accuracy', 'temperature',
@@ -89,7 +90,7 @@ def onnx_differences(
         largest = max(largest, float(difference.max()))
     return n_other, largest
 
-# %% ../nbs/05a_export.ipynb #2d90ca4e
+# %% ../nbs/05a_export.ipynb #611598cf
 def _test_images(model, data_dir):
     "The images on which to compare, and what they are."
     try: return get_data(model.info.dataset, data_dir).test_x, 'test images'
@@ -102,16 +103,18 @@ def _test_images(model, data_dir):
 def main(argv: list[str]) -> int:
     "Write a trained network as ONNX, and check the file against PyTorch."
     parser = OneSentenceParser(main.__doc__)
-    parser.add_argument('--model', default='output',
-                        help="a finished run's folder")
+    parser.add_argument('--model', help=MODEL_HELP)
     parser.add_argument('--network', metavar='FILE.py:NAME', type=network_from,
                         help='the function or class that made it, if it was your own')
     parser.add_argument('--data_dir',
                         help='the folder or archive that holds CIFAR-10')
+    parser.add_argument('--to', metavar='FILE.onnx', help='default: model.onnx in the folder of '
+                        'the run, or <name>.onnx for a network that comes with the library')
     args = parser.parse_args(argv)
-    model, place = load_model(args.model, args.network), in_root(args.model)
-    if place.is_file(): place = place.parent
-    path = export(model, place/'model.onnx')
+    model, source = load_model(args.model, args.network), find_network(args.model)
+    say_which(args.model, model)
+    beside = f'{source.stem}.onnx' if source.parent == SHIPPED else source.parent/'model.onnx'
+    path = export(model, in_root(args.to or beside))
     x, what = _test_images(model, args.data_dir)
     n_other, largest = onnx_differences(path, model, x)
     same = n_other == 0 and largest < TOLERANCE

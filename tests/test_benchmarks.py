@@ -175,10 +175,13 @@ def check_outliers(printed):
 
 
 def check_results(printed):
-    [line] = printed.splitlines()
+    line, shipped = printed.splitlines()
     accuracy, tta, ece, n = numbers(line)
     assert line.startswith('tiny: accuracy ') and n == 1
     assert 0 < accuracy < 100 and 0 < tta < 100 and 0 <= ece <= 100
+    size, in_half, before = numbers(shipped)
+    assert shipped.startswith('fast.safetensors: ') and size == 1.3
+    assert before == accuracy and abs(in_half - accuracy) < 1
 
 
 def results() -> dict[str, bytes]:
