@@ -11,7 +11,7 @@ those of the longest rows that were named (seed 0, whatever its accuracy) are pa
 the networks that come with the library. With --tiny, it trains an epoch of drawn shapes in a
 temporary folder, packs it there, and prints the record.
 """
-import subprocess, sys, tempfile
+import hashlib, subprocess, sys, tempfile
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from cifar10_nbdev.checkpoint import pack, unpack
 from cifar10_nbdev.cifar10 import get_data
 from cifar10_nbdev.core import UserError
 from cifar10_nbdev.interpret import mean_std
+from cifar10_nbdev.model import MODELS
 from cifar10_nbdev.predict import SHIPPED, load_model
 from cifar10_nbdev.record import Record, read_record
 from cifar10_nbdev.sweep import finished, is_result_of, trials
@@ -89,6 +90,45 @@ def ship(row: str, run: Path, weights: Path):
           f"{info['test_accuracy']:.2%}, {record.test_accuracy:.2%} before", flush=True)
 
 
+def card(path: Path) -> str:
+    "What is known of a network that ships, in Markdown."
+    info = unpack(path.read_bytes())[1]
+    counts = torch.tensor(info['confusion'])
+    correct = (counts.diagonal()/counts.sum(1)).tolist()
+    wrong = counts.clone().fill_diagonal_(0)
+    facts = {
+        'file': f'`{path.name}`, {path.stat().st_size/1e6:.1f} MB, bfloat16, SHA-256 '
+                f'`{hashlib.sha256(path.read_bytes()).hexdigest()}`',
+        'parameters, multiply-adds': f"{info['n_parameters']:,}, {info['macs']:,}",
+        'trained on': f"all 50,000 training images (SHA-256 `{info['data_fingerprint'][:12]}…`), "
+                      f"{info['epochs']} epochs, seed {info['seed']}, "
+                      f"{info['dtype']}, {info['device_name']}",
+        'test accuracy': f"{info['test_accuracy']:.2%} ({info['accuracy_in_training']:.2%} before "
+                         'its weights were rounded); the seed was not chosen',
+        'calibration': f"ECE {info['ece']:.2%}, NLL {info['nll']:.3f}, "
+                       f"temperature {info['temperature']:.2f}",
+        'code': f"commit `{info['commit'][:12]}`, weights `{info['weights_sha256'][:12]}…`"}
+    rows = [f'| {name} | {value} |' for name, value in facts.items()]
+    per_class = []
+    for i, name in enumerate(info['classes']):
+        most = int(wrong[i].argmax())
+        per_class.append(f"| {name} | {correct[i]:.1%} | {info['classes'][most]} "
+                         f"({int(wrong[i, most])}) |")
+    return '\n'.join([
+        f"\n## {info['model']}\n", '| | |', '|---|---|', *rows, '',
+        'How it errs, of 1,000 test images of each class:\n',
+        '| class | correct | most often taken for |', '|---|---|---|', *per_class, ''])
+
+
+def write_cards():
+    "What stands below the mark on the page about all networks that ship."
+    path, mark = ROOT/'docs'/'networks.md', '<!-- written by benchmarks/results.py --ship -->\n'
+    head = path.read_text(encoding='utf-8').partition(mark)[0]
+    files = [SHIPPED/f'{name}.safetensors' for name in MODELS]
+    cards = ''.join(card(f) for f in files if f.is_file())
+    path.write_text(head + mark + cards, encoding='utf-8')
+
+
 def say(row: str, records: list[Record]):
     "Print what a row of the README comes from."
     ece = sum(r.ece for r in records)/len(records)
@@ -115,6 +155,7 @@ def main():
     longest = {row.split('-')[0]: row for row in sorted(rows, key=n_epochs)}
     for row in longest.values() if args.ship else ():
         ship(row, ROOT/RUNS/f'{row}-epochs-seed-0', SHIPPED)
+    if args.ship: write_cards()
 
 
 if __name__ == '__main__': main()

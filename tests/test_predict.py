@@ -5,6 +5,7 @@ import hashlib, io, json, os, random
 import pytest
 import torch
 from PIL import Image
+from conftest import ROOT
 from safetensors.torch import save
 
 from cifar10_nbdev import predict
@@ -306,3 +307,24 @@ def test_a_network_that_is_no_file(home):
         assert code == 2 and ('train a network first' in line or 'is damaged' in line)
         if (home/'model.safetensors').is_dir(): (home/'model.safetensors').rmdir()
         else: (home/'model.safetensors').unlink()
+
+
+def test_networks_that_come_with_the_library(project):
+    "They are intact, as the page about them says, and speak where no run has finished."
+    page = (ROOT/'docs'/'networks.md').read_text(encoding='utf-8')
+    files = sorted(predict.SHIPPED.glob('*.safetensors'))
+    assert 'cnn' in [f.stem for f in files] and sum(f.stat().st_size for f in files) < 12e6
+    for file in files:
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in page, f'{file.name}: ship it again'
+        model = predict.load_model(file.stem)
+        assert (model.info.model, model.info.dataset) == (file.stem, 'cifar10')
+        assert f'{model.info.test_accuracy:.2%}' in page
+    NOISE.save(project.out/'noise.png')
+    done = project.forked('cifar10_nbdev.predict', 'output/noise.png')
+    assert done.returncode == 0 and 'out of distribution' in done.stdout
+    assert 'comes with the library' in done.stderr and done.stderr.count('\n') == 1
+    named = project.forked('cifar10_nbdev.predict', 'output/noise.png', '--model', 'cnn')
+    assert (named.stdout, named.stderr) == (done.stdout, '')
+    (project.out/'model.safetensors').write_bytes(pack(WEIGHTS, INFO))   # a run has finished
+    own = project.forked('cifar10_nbdev.predict', 'output/noise.png')
+    assert own.returncode == 0 and own.stderr == '' and own.stdout != done.stdout
