@@ -73,11 +73,10 @@ def recipe(
     if 'lr' in given: r = replace(r, adam_lr=r.adam_lr*given['lr']/r.lr)
     return replace(r, **given)
 
-# %% ../nbs/02d_recipe.ipynb #063f289d
+# %% ../nbs/02d_recipe.ipynb #355be830
 TEMPERATURES = dict(     # network -> epochs -> temperature; see docs/lab-log.md for the spread
-    cnn={2: .58, 10: .52, 40: .49},
-    fast={2: .39, 6: .35, 40: .33},
-    deep={2: .40, 28: .33, 40: .32})
+    cnn={2: .645, 10: .68, 40: .665},
+    fast={2: .515, 6: .515})
 
 def temperature(
     model: str|Callable,  # as for `make_model`; a function for a network of your own
