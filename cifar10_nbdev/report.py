@@ -88,10 +88,7 @@ def temperature_of(
     known = temperature(model, nepochs) if measured else None
     return (known, 'recipe') if known else (1., None)
 
-# %% ../nbs/02r_report.ipynb #75f9be08
-SIX_VIEWS = ('with test-time augmentation (six views of each image, mirrored and shifted), '
-             'which is another figure')
-
+# %% ../nbs/02r_report.ipynb #992c04f6
 def _side_by_side(model, xb):
     "Scores and features of a batch, if there are any, as one tensor."
     scores, features = scores_and_features(model, xb)
@@ -106,6 +103,7 @@ def predict(
     scores, features = both.tensor_split([len(run.data.classes)], 1)
     return Predictions.from_scores(scores, labels, features=features.cpu())
 
+# %% ../nbs/02r_report.ipynb #61b0b572
 def calibration_of(record: Record) -> str:
     "How well calibrated a run's probabilities are, and by what."
     r = record
@@ -115,6 +113,10 @@ def calibration_of(record: Record) -> str:
     source = dict(recipe='the recipe', validation='the validation set')[r.temperature_from]
     return (f'ECE {r.ece:.2%}, NLL {r.nll:.3f}, with a temperature of {r.temperature:.2f} from '
             f'{source}; without it {r.raw_ece:.2%}, {r.raw_nll:.3f}')
+
+# %% ../nbs/02r_report.ipynb #6d104428
+SIX_VIEWS = ('with test-time augmentation (six views of each image, mirrored and shifted), '
+             'which is another figure')
 
 @step(needs='learn')
 def show_accuracy(run: Run):
