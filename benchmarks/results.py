@@ -19,7 +19,7 @@ import torch
 from cifar10_nbdev.checkpoint import pack, unpack
 from cifar10_nbdev.cifar10 import get_data
 from cifar10_nbdev.core import UserError
-from cifar10_nbdev.interpret import mean_std
+from cifar10_nbdev.interpret import Predictions, ece, mean_std, nll
 from cifar10_nbdev.model import MODELS
 from cifar10_nbdev.predict import SHIPPED, load_model
 from cifar10_nbdev.record import Record, read_record
@@ -73,21 +73,25 @@ def halved(t: torch.Tensor) -> torch.Tensor:
 
 
 def ship(row: str, run: Path, weights: Path):
-    "Write a run's network in 16 bits, with its record and what is left of its accuracy."
-    tensors, info = unpack((run/'model.safetensors').read_bytes())
+    "Write a run's network in 16 bits, with its record and how good it is after rounding."
+    try: tensors, info = unpack((run/'model.safetensors').read_bytes())
+    except OSError as e:
+        sys.exit(f'Error: {run} has no network ({e.strerror}), though there may be a record of it: '
+                 f'delete docs/results/{run.name}.json to train it again')
     record, path = read_record(run), weights/f'{info["model"]}.safetensors'
-    facts = 'recipe ece nll train_accuracy confusion device device_name dtype'.split()
+    facts = 'recipe train_accuracy device device_name dtype'.split()
     info |= dict(row=row, seed=record.parameters['seed'])
     info |= {fact: getattr(record, fact) for fact in facts}
     tensors = {name: halved(t) for name, t in tensors.items()}
     path.write_bytes(pack(tensors, info))
     data, model = get_data(info['dataset']), load_model(path)
-    predicted = torch.cat([model(xb)[0].argmax(1) for xb in data.test_x.split(500)])
-    info |= dict(test_accuracy=(predicted == data.test_y).double().mean().item(),
-                 accuracy_in_training=record.test_accuracy)
+    probs = torch.cat([model(xb)[0] for xb in data.test_x.split(500)])
+    preds = Predictions(probs, data.test_y)
+    info |= dict(accuracy_in_training=record.test_accuracy, test_accuracy=preds.accuracy,
+                 ece=ece(preds), nll=nll(preds), confusion=preds.confusion().tolist())
     path.write_bytes(pack(tensors, info))
-    print(f"{path.name}: {path.stat().st_size/1e6:.1f} MB, test accuracy "
-          f"{info['test_accuracy']:.2%}, {record.test_accuracy:.2%} before", flush=True)
+    print(f'{path.name}: {path.stat().st_size/1e6:.1f} MB, test accuracy {preds.accuracy:.2%}, '
+          f'{record.test_accuracy:.2%} before', flush=True)
 
 
 def card(path: Path) -> str:

@@ -156,7 +156,7 @@ def fit_temperature(
     losses = torch.stack([F.cross_entropy(scores.float()/t, labels) for t in tried])
     return tried[losses.argmin()].item()
 
-# %% ../nbs/02e_interpret.ipynb #939604e7
+# %% ../nbs/02e_interpret.ipynb #a2b197ff
 class OutlierScore(nn.Module):
     "How unlike the training images an image is (ViM: Wang et al. 2022, arXiv 2203.10807)."
     def __init__(self,
@@ -168,8 +168,10 @@ class OutlierScore(nn.Module):
         self.register_buffer('directions', torch.zeros(n_features, n_directions))
         self.register_buffer('weight', torch.zeros(()))
 
-    def residual(self, features):
-        "The length of what features have beyond the main directions, N."
+    def residual(self,
+        features: Tensor  # float N×n_features
+    ) -> Tensor:          # float N
+        "The length of what features have beyond the main directions."
         x = features - self.mean
         return (x - x @ self.directions @ self.directions.T).norm(dim=1)
 

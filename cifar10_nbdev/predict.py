@@ -260,7 +260,7 @@ def _predict(model, file):
         error = str(e) if shown in str(e) else f'{shown}: {explain(e)}'
         return f'Error: {error}', dict(file=file, error=error), None
 
-# %% ../nbs/05_predict.ipynb #3d944142
+# %% ../nbs/05_predict.ipynb #66359513
 MODEL_HELP = ("a finished run's folder, its model.safetensors, or the name of a network that comes "
               'with the library; default: output, or cnn if no run has finished there')
 
@@ -274,6 +274,7 @@ def say_which(
               f'the library: {model.info.test_accuracy:.1%} of the test images of '
               f'{model.info.dataset} are classified correctly', file=sys.stderr)
 
+# %% ../nbs/05_predict.ipynb #6691f97a
 @command
 def main(argv: list[str]) -> int:
     "Say what a trained network takes pictures for."
