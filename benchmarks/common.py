@@ -33,8 +33,8 @@ def cifar10_or_tiny(tiny: bool):
     if tiny:
         from cifar10_nbdev.data import shapes10
         return shapes10(TINY)
-    from cifar10_nbdev.cifar10 import load_cifar10
-    return load_cifar10(say=to_stderr)
+    from cifar10_nbdev.cifar10 import load_cifar
+    return load_cifar(say=to_stderr)
 
 
 def tiny_cifar10():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cifar10_nbdev.archive import OFFICIAL
 from cifar10_nbdev.augment import Augment, get_dls
-from cifar10_nbdev.cifar10 import load_cifar10
+from cifar10_nbdev.cifar10 import load_cifar
 from cifar10_nbdev.core import in_root
 from cifar10_nbdev.data import Batches, Data, channel_stats, shapes10, split
 from cifar10_nbdev.device import prepare_cpu
@@ -28,12 +28,12 @@ import resource, sys, time
 from dataclasses import replace
 from pathlib import Path
 from cifar10_nbdev.archive import OFFICIAL
-from cifar10_nbdev.cifar10 import get_cifar10
+from cifar10_nbdev.cifar10 import get_cifar
 
 place, cache, *sizes = sys.argv[1:]
 release = replace(OFFICIAL, sizes=tuple(map(int, sizes)))
 start = time.perf_counter()
-get_cifar10(Path(place), Path(cache), lambda line: None, release)
+get_cifar(Path(place), Path(cache), lambda line: None, release)
 print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)
 '''
 
@@ -98,7 +98,7 @@ def main():
     if tiny:
         time_preparation(data, valid_size=50, sizes=TINY)
         return time_batches(data, batch_size=20, n=10, rounds=1)
-    data = load_cifar10(str(place), say_nothing)
+    data = load_cifar(str(place), say_nothing)
     time_preparation(data, valid_size=5000, sizes=(10_000, 1_000))
     time_batches(data, batch_size=256, n=40, rounds=3)
 

@@ -59,12 +59,12 @@ class Bench:
     @cached_property
     def cifar10(self):
         "The real data, or None if it is not here."
-        from cifar10_nbdev.archive import read_cifar10
+        from cifar10_nbdev.archive import read_cifar
         from cifar10_nbdev.cifar10 import named_place, on_disk
         from cifar10_nbdev.core import in_root
         if self.tiny: return self.drawn
         place, data = on_disk(named_place(self.place), in_root('data'))
-        return data or (read_cifar10(place) if place else None)
+        return data or (read_cifar(place) if place else None)
 
     @cached_property
     def peaks(self):

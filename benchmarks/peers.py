@@ -24,7 +24,7 @@ from cifar10_nbdev.data import Data, make_data
 from common import cifar10_or_tiny, options, run_script, timed, tiny_cifar10, write_tree
 
 HERE = Path(__file__).resolve().parent/'peers'
-DECODE = 'import sys; from cifar10_nbdev.cifar10 import load_cifar10; load_cifar10(sys.argv[1])'
+DECODE = 'import sys; from cifar10_nbdev.cifar10 import load_cifar; load_cifar(sys.argv[1])'
 
 
 def first(data: Data, n: int) -> Data:

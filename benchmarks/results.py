@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from cifar10_nbdev.checkpoint import pack, unpack
-from cifar10_nbdev.cifar10 import get_data
+from cifar10_nbdev.pictures import get_data
 from cifar10_nbdev.core import UserError
 from cifar10_nbdev.interpret import Predictions, ece, mean_std, nll
 from cifar10_nbdev.model import MODELS

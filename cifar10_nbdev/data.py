@@ -18,17 +18,18 @@ from torch import Tensor
 from .core import UserError
 from .shapes import SHAPES, make_shapes
 
-# %% ../nbs/01_data.ipynb #8afa0af1
+# %% ../nbs/01_data.ipynb #e4f5f207
 def title_of(
-    name: str  # 'cifar10' or 'shapes10'
+    name: str  # cifar10, cifar100, folder or shapes10
 ) -> str:
     "A data set's name for figures and reports; nothing else is ever called CIFAR-10."
-    return 'CIFAR-10' if name == 'cifar10' else 'shapes10 (generated shapes, not CIFAR-10)'
+    titles = dict(cifar10='CIFAR-10', cifar100='CIFAR-100', folder='own pictures')
+    return titles.get(name, 'shapes10 (generated shapes, not CIFAR-10)')
 
 @dataclass
 class Data:
     "A data set: images, uint8 N×3×32×32, channels_last in memory; labels, int64 N."
-    name: str                     # 'cifar10' or 'shapes10'
+    name: str                     # cifar10, cifar100, folder or shapes10
     classes: list[str]
     train_x: Tensor
     train_y: Tensor
@@ -50,7 +51,7 @@ class Data:
         return replace(self, **{
             k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
 
-# %% ../nbs/01_data.ipynb #38f284ec
+# %% ../nbs/01_data.ipynb #bd97b7d1
 def fingerprint(
     train_x: Tensor,  # images, uint8 N×3×32×32
     train_y: Tensor,  # labels, int64 N
@@ -61,11 +62,11 @@ def fingerprint(
     digest = hashlib.sha256()
     for x, y in ((train_x, train_y), (test_x, test_y)):
         digest.update(np.ascontiguousarray(x.permute(0, 2, 3, 1).numpy()))
-        digest.update(y.numpy().astype(np.uint8))
+        digest.update(y.numpy().astype(np.uint8 if y.max() < 256 else np.uint16))
     return digest.hexdigest()
 
 def make_data(
-    name: str,        # 'cifar10' or 'shapes10'
+    name: str,        # cifar10, cifar100, folder or shapes10
     classes: list[str],
     tensors: tuple,   # train_x, train_y, test_x, test_y, as in `Data`, on the CPU
     source: str       # where they came from
@@ -123,7 +124,7 @@ def split(
         x, y = x[chosen], y[chosen]
     return replace(data, train_x=x, train_y=y)
 
-# %% ../nbs/01_data.ipynb #ee9d3bf5
+# %% ../nbs/01_data.ipynb #3bc734f1
 def channel_stats(
     x: Tensor  # images, uint8 N×3×32×32
 ) -> tuple[Tensor, Tensor]:  # mean and standard deviation, 0 to 1, float 3 each
@@ -132,7 +133,7 @@ def channel_stats(
     counts = torch.stack([x[:, c].flatten().bincount(minlength=256) for c in range(3)])
     p = counts.cpu().double()/x[:, 0].numel()
     mean = p @ values
-    return mean.float(), (p @ values**2 - mean**2).sqrt().float()
+    return mean.float(), (p @ values**2 - mean**2).clamp_min(1/255**2).sqrt().float()
 
 def normalize(
     x: Tensor,     # images, uint8 N×3×32×32

@@ -6,7 +6,7 @@
 __all__ = ['NOTEBOOK_PROGRAMS', 'RUN_BYTES', 'check_python', 'check_torch', 'check_device', 'check_room', 'check_data',
            'check_notebooks', 'examine', 'main']
 
-# %% ../nbs/07_doctor.ipynb #977153ba
+# %% ../nbs/07_doctor.ipynb #2e9001a0
 import os, platform, shutil, sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from . import __version__
-from .archive import OFFICIAL, read_cifar10
+from .archive import OFFICIAL, read_cifar
 from .cifar10 import named_place, on_disk
 from .core import UserError, in_root, is_project, project_root
 from .device import device_name, nvidia_driver, pick_device, usable_cores
@@ -66,14 +66,14 @@ def check_room(
                         'needed: make room, or name another folder')
     return f'{folder}, {free/1e9:,.0f} GB free'
 
-# %% ../nbs/07_doctor.ipynb #366976a9
+# %% ../nbs/07_doctor.ipynb #c37184fd
 def check_data(
     named: Path|None,  # the place that the user named; None: no place
     cache: Path        # the project's own folder for data
 ) -> str:
     "Where CIFAR-10 is. Raises `UserError` if it is damaged or does not fit on the disk."
     place, data = on_disk(named, cache)
-    if place and not data: data = read_cifar10(place)
+    if place and not data: data = read_cifar(place)
     if data: return f'CIFAR-10 is complete: {data.source}, fingerprint {data.fingerprint[:12]}'
     return (f'CIFAR-10 is not here yet: the first run downloads {OFFICIAL.n_bytes/1e6:,.0f} MB '
             f'into {check_room(cache, 3*OFFICIAL.n_bytes)}')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METADATA', 'TOLERANCE', 'export', 'onnx_differences', 'main']
 
-# %% ../nbs/05a_export.ipynb #c8265050
+# %% ../nbs/05a_export.ipynb #23b02306
 import copy, importlib, json, logging
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cifar10 import get_data
 from .core import UserError, explain, in_root, printable, write_atomic
 from .params import OneSentenceParser, command, is_program
+from .pictures import get_data
 from .predict import (MODEL_HELP, SHIPPED, Classifier, check_writable,
                                    find_network, load_model, network_from, say_which)
 

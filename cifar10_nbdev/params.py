@@ -56,16 +56,17 @@ def a_path(**more) -> Spec:
     return Spec(str, lambda v: v.strip() and v.isprintable(), 'a path of printable characters',
                 **more)
 
-# %% ../nbs/02i_params.ipynb #0f146b87
+# %% ../nbs/02i_params.ipynb #b84c85c8
 RECIPE = dict(optional=True, in_recipe=True)
 
 SPECS = dict(
     nepochs         = whole(1, 10_000),
-    dataset         = one_of('cifar10', 'shapes10', 'auto'),
+    dataset         = one_of('cifar10', 'cifar100', 'folder', 'shapes10', 'auto'),
     data_dir        = a_path(optional=True, affects_result=False),
+    skip_unreadable = one_of(True, False),
     output_dir      = a_path(affects_result=False),
-    valid_size      = whole(0, 49_999, zero='none'),
-    subset          = whole(0, 50_000, zero='all'),
+    valid_size      = whole(0, 10_000_000, zero='none'),
+    subset          = whole(0, 10_000_000, zero='all'),
     model           = one_of(*MODELS, also=', or a function of the number of classes that '
                                            'makes a network'),
     batch_size      = whole(2, 50_000, **RECIPE),

@@ -57,13 +57,13 @@ class Leg:
     versions: dict[str, str|None] = field(default_factory=VERSIONS.copy)  # cuda: None on a CPU
     commit: str|None = None     # of the code, see `git_commit`
 
-# %% ../nbs/02m_record.ipynb #77d7bac3
+# %% ../nbs/02m_record.ipynb #79da2cb9
 @dataclass(slots=True)
 class Record:
     "What metrics.json says about a run. None: not known yet, or not asked for."
     status: str = 'running'               # running, complete, interrupted or failed
     reason: str|None = None               # why the run ended early, and in which step
-    dataset: str|None = None              # cifar10 or shapes10
+    dataset: str|None = None              # cifar10, cifar100, folder or shapes10
     model: str|None = None                # cnn, fast, deep, or the name of your own function
     n_parameters: int|None = None         # weights and biases of the network
     macs: int|None = None                 # multiply-accumulate operations for one image
@@ -72,6 +72,7 @@ class Record:
     valid_accuracy: float|None = None     # the same for the validation set; None without one
     test_accuracy: float|None = None      # the same for the test set, after the last epoch
     tta_accuracy: float|None = None       # the same, with six views per image; None unless tta=True
+    balanced_accuracy: float|None = None  # mean of the test accuracies of all classes
     temperature: float|None = None        # by which scores are divided, see `fit_temperature`
     temperature_from: str|None = None     # validation images or recipe; None: it is 1
     ece: float|None = None                # expected calibration error on the test set, 0 to 1

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ENOUGH', 'SIX_VIEWS', 'OUTLIERS', 'FACTS', 'STEPS', 'figure', 'show_examples', 'show_model', 'show_curves',
-           'temperature_of', 'predict', 'calibration_of', 'show_accuracy', 'show_classes', 'show_confusion',
-           'show_confident_wrong', 'show_wrong', 'show_calibration', 'save_model', 'result_of', 'small_curves',
-           'finish', 'run_all']
+           'temperature_of', 'predict', 'calibration_of', 'is_uneven', 'show_accuracy', 'show_classes',
+           'show_confusion', 'show_confident_wrong', 'show_wrong', 'show_calibration', 'save_model', 'result_of',
+           'small_curves', 'finish', 'run_all']
 
 # %% ../nbs/02r_report.ipynb #f11cdd37
 import io, sys
@@ -114,7 +114,11 @@ def calibration_of(record: Record) -> str:
     return (f'ECE {r.ece:.2%}, NLL {r.nll:.3f}, with a temperature of {r.temperature:.2f} from '
             f'{source}; without it {r.raw_ece:.2%}, {r.raw_nll:.3f}')
 
-# %% ../nbs/02r_report.ipynb #6d104428
+# %% ../nbs/02r_report.ipynb #80da8020
+def is_uneven(preds: Predictions) -> bool:
+    "Whether the classes have different numbers of images, so that common ones decide."
+    return len(preds.labels.bincount(minlength=preds.probs.shape[1]).unique()) > 1
+
 SIX_VIEWS = ('with test-time augmentation (six views of each image, mirrored and shifted), '
              'which is another figure')
 
@@ -143,8 +147,10 @@ def show_accuracy(run: Run):
         raw_ece=ece(raw), raw_nll=nll(raw),
         train_accuracy=run.train_preds.accuracy, test_accuracy=p.accuracy,
         valid_accuracy=getattr(run.valid_preds, 'accuracy', None),
-        tta_accuracy=getattr(tta, 'accuracy', None),
+        tta_accuracy=getattr(tta, 'accuracy', None), balanced_accuracy=p.balanced_accuracy,
         n_right=p.n_correct, n_wrong=p.n_wrong, confusion=p.confusion().tolist())
+    if is_uneven(p):
+        run.say(f'balanced test accuracy: {p.balanced_accuracy:.2%}, the mean over classes')
     run.say(calibration_of(run.record))
 
 # %% ../nbs/02r_report.ipynb #48db75ce
@@ -202,7 +208,7 @@ def save_model(run: Run):
     run.folder.write('model.safetensors', pack(tensors, info))
     run.folder.write('model.json', seal(info))
 
-# %% ../nbs/02r_report.ipynb #726a2023
+# %% ../nbs/02r_report.ipynb #d7965167
 def result_of(run: Run) -> tuple[str, str]:  # a sentence; rows of a table in Markdown
     "How good the network is, and what it took."
     r = run.record
@@ -214,6 +220,7 @@ def result_of(run: Run) -> tuple[str, str]:  # a sentence; rows of a table in Ma
     interval = f'95 % interval {low:.2%} to {high:.2%}'
     rows = {'test accuracy': f'{r.test_accuracy:.2%}, {interval}',
             'training accuracy': f'{r.train_accuracy:.2%}'}
+    if is_uneven(run.preds): rows['balanced test accuracy'] = f'{r.balanced_accuracy:.2%}'
     if r.n_valid: rows['validation accuracy'] = f'{r.valid_accuracy:.2%}'
     rows['calibration'] = calibration_of(r)
     elapsed = sum(leg.elapsed for leg in r.legs)

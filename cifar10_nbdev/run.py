@@ -7,7 +7,7 @@ __all__ = ['CHECKPOINT', 'OF_TRAINING', 'RESULTS', 'Run', 'compute_of', 'new_rec
            'About', 'about', 'find_unfinished', 'continue_run', 'open_folder', 'settings_of', 'build_model', 'begin',
            'weights_sha256', 'callbacks', 'record_training', 'speed', 'train']
 
-# %% ../nbs/02q_run.ipynb #cd5557b4
+# %% ../nbs/02q_run.ipynb #e5c7919f
 import atexit, hashlib, os, shutil, statistics, sys, tempfile, time
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -20,7 +20,6 @@ from torch import nn
 from tqdm import tqdm
 
 from .checkpoint import Checkpointer, restore, unpack
-from .cifar10 import get_data
 from .core import UserError, in_root, printable, project_root, regular
 from .data import SHAPES_SIZES, split
 from .device import device_name, gpu_facts, pick_device, prepare_cpu
@@ -30,6 +29,7 @@ from .learner import Callback, FiniteLoss
 from .model import make_model, n_parameters
 from .params import (SPECS, brief, check_params, coerce, defaults_of,
                                   from_notebook)
+from .pictures import get_data
 from .progress import (Board, Progress, Reporter, StopOnInterrupt, framed,
                                     interruptible, live, merge_output, page, row, step)
 from .recipe import Compute, make_learner, pick_dtype, recipe
@@ -160,7 +160,7 @@ def refuse_edits(self: Run):
             raise UserError(f'{name} is now {brief(value)}, but this run was started with '
                             f'{brief(before)}: run start again, or set it back')
 
-# %% ../nbs/02q_run.ipynb #6061fea8
+# %% ../nbs/02q_run.ipynb #c8dcaf7b
 def data_in_words(run: Run) -> str:
     "The data set, and how many images there are for what."
     r = run.record
@@ -174,7 +174,7 @@ def load_data(run: Run):
     "Load the data set and split it. Raises `UserError` if it cannot be had."
     run.refuse_edits()
     p = run.p
-    data = get_data(p['dataset'], p['data_dir'], run.say, run.shapes_sizes)
+    data = get_data(p['dataset'], p['data_dir'], run.say, run.shapes_sizes, p['skip_unreadable'])
     data = run.data = split(data, p['valid_size'], p['subset'])
     run.record.update(
         dataset=data.name, n_train=len(data.train_y), n_test=len(data.test_y),

@@ -54,7 +54,7 @@ def trials(
         todo[name] = trial
     return todo
 
-# %% ../nbs/06_sweep.ipynb #64d574a6
+# %% ../nbs/06_sweep.ipynb #5c1ca64b
 def is_result_of(
     record: Record,
     trial: dict      # its parameters
@@ -65,6 +65,7 @@ def is_result_of(
     chosen = {n: trial[n] for n, spec in SPECS.items() if spec.in_recipe}
     return (r.status == 'complete' and r.versions.get(version) == VERSIONS[version]
             and trial['dataset'] in (r.dataset, 'auto')
+            and (r.dataset != 'folder' or trial['data_dir'] == r.parameters.get('data_dir'))
             and expected.items() <= r.parameters.items()
             and r.recipe == asdict(recipe(trial['model'], trial['nepochs'], **chosen)))
 

@@ -91,7 +91,7 @@ def at_most(seconds):
 def answer(place, cache, seconds=20):
     "What a run gets from a named place: the data, or the one sentence."
     with at_most(seconds):
-        try: return cifar10.get_cifar10(place, cache, lambda line: None, RELEASE)
+        try: return cifar10.get_cifar(place, cache, lambda line: None, RELEASE)
         except UserError as e: sentence = str(e)
     assert sentence.isprintable() and len(sentence) < 1500, sentence
     assert str(place)[:100] in sentence and ('data_dir' in sentence or 'another place' in sentence)
@@ -405,7 +405,7 @@ def send(content, status=200, stop=None, **headers):
 
 @pytest.fixture
 def fetch(tmp_path, monkeypatch):
-    "`load_cifar10` with CIFAR10_URL and hosts: returns the data or the sentence, and the lines."
+    "`load_cifar` with CIFAR10_URL and hosts: returns the data or the sentence, and the lines."
     packed = gzip.compress(tar({'noise': RNG.bytes(3_000_000), **TREE_FILES}))
     monkeypatch.setattr(cifar10, 'in_root', lambda path: tmp_path/path)
     for name in ('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'):
@@ -423,7 +423,7 @@ def fetch(tmp_path, monkeypatch):
         shutil.rmtree(tmp_path/'data', ignore_errors=True)
         lines = []
         with at_most(60):
-            try: result = cifar10.load_cifar10(say=lines.append)
+            try: result = cifar10.load_cifar(say=lines.append)
             except UserError as e: result = str(e)
         for text in (*lines, result if isinstance(result, str) else ''):
             assert text.isprintable() or not text

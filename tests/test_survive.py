@@ -7,7 +7,7 @@ import pytest
 import cifar10_nbdev.train
 from cifar10_nbdev.check import check_run
 from cifar10_nbdev.checkpoint import unpack
-from cifar10_nbdev.cifar10 import CACHE_FILE, read_cache, write_cache
+from cifar10_nbdev.cifar10 import read_cache, write_cache
 from cifar10_nbdev.core import UserError
 from cifar10_nbdev.data import shapes10
 from cifar10_nbdev.params import defaults_of
@@ -348,14 +348,14 @@ def damaged(blob, draw):
 
 
 def test_corruptions_are_noticed(undisturbed, tmp_path):
-    draw, data, path = random.Random(1), shapes10((300, 100)), tmp_path/CACHE_FILE
+    draw, data, path = random.Random(1), shapes10((300, 100)), tmp_path/'shapes10.npz'
     write_cache(data, tmp_path, made_from='somewhere')
-    assert read_cache(tmp_path).fingerprint == data.fingerprint
+    assert read_cache(tmp_path, name='shapes10').fingerprint == data.fingerprint
 
     def read_copy(blob):
         "The data's decoded copy, once damaged, is either not taken or what it was."
         path.write_bytes(blob)
-        copy = read_cache(tmp_path)
+        copy = read_cache(tmp_path, name='shapes10')
         if copy is None or copy.fingerprint == data.fingerprint: raise UserError('noticed')
 
     readers = {undisturbed.out/'checkpoint.safetensors': unpack,

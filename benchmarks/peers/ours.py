@@ -3,13 +3,13 @@ import sys
 
 import torch
 
-from cifar10_nbdev.cifar10 import load_cifar10
+from cifar10_nbdev.cifar10 import load_cifar
 from cifar10_nbdev.device import keep_freed_memory
 from cifar10_nbdev.model import CNN
 from cifar10_nbdev.recipe import make_learner
 
 keep_freed_memory()
-learn = make_learner(CNN(), load_cifar10(sys.argv[1]))
+learn = make_learner(CNN(), load_cifar(sys.argv[1]))
 learn.opt = torch.optim.AdamW(learn.model.parameters(), lr=1e-3)
 learn.fit(int(sys.argv[2]))
 print(learn.history[-1])
