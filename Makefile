@@ -127,7 +127,7 @@ readme: $(STAMP)
 	mv README.new README.md
 
 # a page that runs a trained network in the browser: MODEL/demo.html, or build/demo/demo.html with the network that comes with the library if
-# output/ has none; one file of 17 MB that asks no server for anything. onnxruntime-web comes by npm
+# output/ has none; one file of 11 to 17 MB that asks no server for anything. onnxruntime-web comes by npm
 ORT := 1.30.0
 BUILD_DEMO = $(PY) docs/demo/build.py
 RUNTIME = build/ort-$(ORT)/package/dist
