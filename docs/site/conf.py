@@ -38,6 +38,8 @@ default_role = 'literal'           # backticks are Markdown's, in docstrings too
 html_theme = 'sphinx_book_theme'
 html_static_path = ['static']
 html_css_files = ['site.css']
+demo = Path(__file__).parents[2]/'build'/'demo'/'demo.html'    # `make docs` builds it if it can
+html_extra_path = [str(demo)] if demo.exists() else []
 html_theme_options = dict(
     repository_url=cfg['git_url'], repository_branch=cfg['branch'], path_to_docs='',
     use_repository_button=True,

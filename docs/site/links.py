@@ -1,8 +1,9 @@
 """Dead links of the built site: pages, files and anchors that are not in it.
 
-Links to Colab are followed into the repository. (linkchecker takes two minutes for the same, and
-becomes another user where it is root.)
+Links that open a notebook in Colab or Kaggle are followed into the repository. (linkchecker takes
+two minutes for the same, and becomes another user where it is root.)
 """
+import re
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -23,8 +24,8 @@ def dead_links(
 
     def alive(page: Path, link: str) -> bool:
         url = urlsplit(link)
-        if url.netloc == 'colab.research.google.com':   # /github/user/repository/blob/branch/file
-            return (ROOT/unquote(url.path.split('/', 6)[6])).is_file()
+        opened = re.search(r'/(colab|kaggle)\..*/blob/\w+/(.+\.ipynb)$', link)   # a file of ours
+        if opened: return (ROOT/unquote(opened[2])).is_file()
         if url.scheme: return True
         target = (page.parent/unquote(url.path)).resolve() if url.path else page
         return target.is_file() and url.fragment in anchors.get(target, [url.fragment])

@@ -2,6 +2,7 @@
 
 Notebooks without what only nbdev needs, the documents, and a page of reference for each module.
 """
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -47,6 +48,14 @@ def notebook(path: Path, pages: Path):
     write(page, text.replace(f'{ROOT}/', ''))   # a run says where it is; a reader is elsewhere
 
 
+def link_demo(page: Path):
+    "Where the site has a demo page of its own, links to the published one lead there."
+    c = get_config()
+    published = re.escape(f'{c.doc_host}{c.doc_baseurl}/demo.html')
+    text = page.read_text(encoding='utf-8')
+    write(page, re.sub(rf'\[([^]]+)\]\({published}\)', r'<a href="../demo.html">\1</a>', text))
+
+
 def lay_out(
     pages: Path,          # the folder to fill
     executed: list[Path]  # notebooks shown instead of those of their name in nbs/
@@ -56,6 +65,8 @@ def lay_out(
         (pages/name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (ROOT/name).is_dir() else shutil.copy
         copy(ROOT/name, pages/name)
+    if (ROOT/'build'/'demo'/'demo.html').exists():
+        for page in (pages/'docs').glob('*.md'): link_demo(page)
     index = (ROOT/'docs'/'site'/'index.md').read_text(encoding='utf-8')
     write(pages/'index.md', index.replace('GIT_URL', get_config().git_url))
     (pages/'nbs').mkdir()
