@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from .core import UserError, regular, write_atomic
 from .record import read_record
 
-# %% ../nbs/02n_folder.ipynb #f08bf568
+# %% ../nbs/02n_folder.ipynb #8c82c8f7
 FILES = {
     'metrics.json': 'the record, for programs: status, accuracies, history, parameters',
     'model_log.txt': 'everything that was printed: layers of the network, times, accuracy',
@@ -26,7 +26,8 @@ FILES = {
     'report.ipynb': 'a copy of the executed notebook, which the next run does not overwrite',
     'model.safetensors': 'the network alone, with its classes and what else is needed to use it',
     'model.json': 'what model.safetensors contains besides the weights, for people'}
-MADE_LATER = 'run.html', 'model.onnx', 'demo.html'   # by other commands, from a finished run
+MADE_LATER = ('run.html', 'model.onnx', 'demo.html', 'suspicious_labels.png', 'heat_maps.png',
+              'first_filters.png', 'feature_map.png')   # by others, from a finished run
 
 # %% ../nbs/02n_folder.ipynb #a47459dc
 def _same(a, b):

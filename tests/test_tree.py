@@ -14,7 +14,8 @@ NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
 # a visible cell that does one of these shows something
 SHOWS = re.compile(r'^(plot_\w+|show_\w+|print|display)\(|^fig\b|^\w+\.(head|style)\b', re.M)
 HIDDEN = re.compile(r'^#\| *(hide|eval|export)', re.M)
-WITHOUT_OUTPUTS = '03_train.ipynb', '04_compare.ipynb'   # reports: what they show is a run's
+# reports: what they show is a run's
+WITHOUT_OUTPUTS = '03_train.ipynb', '04_compare.ipynb', '05c_look.ipynb'
 
 
 def code_cells(path: Path) -> list[dict]:
