@@ -54,7 +54,7 @@ def trials(
         todo[name] = trial
     return todo
 
-# %% ../nbs/06_sweep.ipynb #5c1ca64b
+# %% ../nbs/06_sweep.ipynb #121223c5
 def is_result_of(
     record: Record,
     trial: dict      # its parameters
@@ -65,8 +65,8 @@ def is_result_of(
     chosen = {n: trial[n] for n, spec in SPECS.items() if spec.in_recipe}
     return (r.status == 'complete' and r.versions.get(version) == VERSIONS[version]
             and trial['dataset'] in (r.dataset, 'auto')
-            and (r.dataset != 'folder' or trial['data_dir'] == r.parameters.get('data_dir'))
-            and expected.items() <= r.parameters.items()
+            and (r.dataset != 'folder' or trial['data_dir'] == r.parameters['data_dir'])
+            and expected.items() <= (defaults_of(train) | r.parameters).items()   # newer ones too
             and r.recipe == asdict(recipe(trial['model'], trial['nepochs'], **chosen)))
 
 def finished(
