@@ -23,7 +23,7 @@ own-venv = test -x '$(VENV)-$(1)/bin/$(2)' || { '$(PYTHON)' -m venv '$(VENV)-$(1
 borrowing-venv = test -x '$(VENV)-$(1)/bin/python' || $(PY) -m venv '$(VENV)-$(1)' && $(PY) $(PACKAGES) > "$$('$(VENV)-$(1)/bin/python' $(PACKAGES))/borrowed.pth"
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup train test style notebooks test-long lab bench results bench-peers burst-test release-check lint audit \
+.PHONY: help setup train test style notebooks test-long lab bench results bench-peers burst-test release-check needs lint audit \
   readme docs demo lock clean
 help:
 	@sed -n '1,4s/^# //p' Makefile
@@ -92,18 +92,33 @@ burst-test: $(STAMP)
 	for v in 0.2.12 1.2.1; do test -x '$(VENV)-burst'/$$v/bin/burst || { '$(PYTHON)' -m venv '$(VENV)-burst'/$$v && (cd '$(VENV)-burst' && PIP_CONSTRAINT=constraint ./$$v/bin/python -m pip install -q burstable==$$v); }; done
 	home="$$(cd '$(VENV)-burst' && pwd)" && BURST="$$home/0.2.12/bin/burst" BURST_NEW="$$home/1.2.1/bin/burst" $(PY) -m pytest -q -rs -p no:cacheprovider tests/test_burst.py
 
-# what would be published: a wheel and an sdist, looked at, installed into an empty environment, and run in an empty folder
+# what would be published: a wheel and an sdist, looked at. Then the wheel runs in an empty folder (tests/fits.py): with the oldest versions that
+# settings.ini allows, the newest, and the newest beside other libraries. One environment at a time: 7 GB with the CUDA build of torch
+UV        = '$(VENV)-release/bin/uv'
+INTO_FITS = $(UV) pip install -q --no-cache --python '$(VENV)-fits' $(if $(filter cpu,$(TORCH)),--torch-backend cpu)
+new-fits  = $(UV) venv -q --clear --python '$(PYTHON)' '$(VENV)-fits' && $(MAKE) -s needs > '$(VENV)-fits/needs' && $(INTO_FITS) $(1) -r '$(VENV)-fits/needs' dist/*.whl
+run-fits  = python="$$(cd '$(VENV)-fits/bin' && pwd)/python" && fits="$$PWD/tests/fits.py" && cd "$$(mktemp -d)" && "$$python" -P "$$fits" $(1) && rm -r "$$PWD"
 release-check:
-	rm -rf build dist '$(VENV)-wheel'
-	$(call own-venv,release,twine,build twine check-wheel-contents)
+	rm -rf build dist '$(VENV)-fits'
+	$(call own-venv,release,uv,build twine check-wheel-contents uv)
 	'$(VENV)-release/bin/python' -m build -q
 	'$(VENV)-release/bin/python' -m twine check --strict dist/*
 	'$(VENV)-release/bin/check-wheel-contents' dist/*.whl
 	'$(PYTHON)' -m zipfile -l dist/*.whl && tar -tzf dist/*.tar.gz
-	'$(PYTHON)' -m venv '$(VENV)-wheel'
-	$(if $(filter cpu,$(TORCH)),'$(VENV)-wheel/bin/python' -m pip install -q --index-url https://download.pytorch.org/whl/cpu $(TORCH_PAIR))
-	'$(VENV)-wheel/bin/python' -m pip install -q dist/*.whl
-	bin="$$(cd '$(VENV)-wheel/bin' && pwd)" && cd "$$(mktemp -d)" && "$$bin"/cifar10_train --dataset shapes10 && "$$bin"/cifar10_check output && "$$bin"/cifar10_doctor && ls output && cd - && rm -rf "$$OLDPWD"
+	$(call new-fits,--resolution lowest-direct --only-binary :all:)
+	$(call run-fits,export sweep)
+	$(call new-fits)
+	$(call run-fits,export sweep)
+	$(INTO_FITS) $(BESIDE)
+	$(UV) pip check --python '$(VENV)-fits'
+	$(call run-fits,beside)
+	rm -rf '$(VENV)-fits'
+
+BESIDE = fastai 'nbdev>=3' lightning
+
+# what release-check installs: the library's needs, and those of two of its extras
+needs:
+	@sed -nE 's/^((onnx|sweep)_)?requirements = //p' settings.ini | tr ' ' '\n'
 
 # workflows by their schema and for what is unsafe in them, the Dockerfile for what it should not do, sky.yaml by SkyPilot's own parser
 lint:

@@ -7,7 +7,7 @@ __all__ = ['FinishedRun', 'read_run', 'read_runs', 'class_report', 'images_of', 
            'different_settings', 'accuracy_table', 'plot_runs', 'plot_class_differences', 'comparable', 'only',
            'mcnemar', 'mcnemar_table', 'plot_only_one', 'seeds_table']
 
-# %% ../nbs/03a_compare.ipynb #d0d554e7
+# %% ../nbs/03a_compare.ipynb #9e3a3d0f
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
+from torch.distributions import Binomial
 
 from .check import check_run
 from .core import UserError
@@ -223,7 +223,7 @@ def plot_class_differences(
                 cbar_kws=bar, ax=ax)
     return fig
 
-# %% ../nbs/03a_compare.ipynb #311f770e
+# %% ../nbs/03a_compare.ipynb #68c08ca8
 def comparable(
     a: FinishedRun,
     b: FinishedRun
@@ -248,8 +248,9 @@ def mcnemar(
         raise UserError(f'{a.name} and {b.name} were tested on different images: '
                         'compare runs on the same data set')
     only_a, only_b = int(only(a, b).sum()), int(only(b, a).sum())
-    n = only_a + only_b
-    return dict(only_a=only_a, only_b=only_b, p=binomtest(only_a, n).pvalue if n else 1.)
+    heads = Binomial(only_a + only_b, torch.tensor(.5).double())
+    tail = heads.log_prob(torch.arange(min(only_a, only_b) + 1).double()).exp().sum()
+    return dict(only_a=only_a, only_b=only_b, p=min(1., 2*tail.item()))
 
 def mcnemar_table(
     runs: list[FinishedRun]

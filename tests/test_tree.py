@@ -1,4 +1,5 @@
 "The notebooks are the source: what is committed is clean, exported, readable, and has its README."
+import ast
 import configparser
 import json
 import re
@@ -101,11 +102,15 @@ def test_jupyter_keeps_its_token():
         assert 'jupyter' in text and not found, name
 
 
+def settings() -> dict:
+    parser = configparser.ConfigParser(delimiters=['='], interpolation=None)
+    parser.read(ROOT/'settings.ini')
+    return parser['DEFAULT']
+
+
 def test_version_has_one_place():
     import cifar10_nbdev
-    settings = configparser.ConfigParser(delimiters=['='], interpolation=None)
-    settings.read(ROOT/'settings.ini')
-    version = settings['DEFAULT']['version']
+    version = settings()['version']
     assert cifar10_nbdev.__version__ == version, 'run nbdev_export'
     newest = (ROOT/'CHANGELOG.md').read_text().split('\n## ')[1].split()[0]
     assert newest == version, 'the newest section of CHANGELOG.md is for another version'
@@ -121,6 +126,39 @@ def test_image_reads_only_what_it_needs():
     ignored = (ROOT/'.burstignore').read_text().split()
     assert 'data/' in ignored                                        # neither sent nor brought back
     assert not {'output/', 'output', '*.ipynb'} & set(ignored)       # results come back
+
+
+def test_release_check_installs_what_the_settings_allow():
+    "`make needs` goes to uv, which takes the oldest of it: floors, and nothing held back."
+    shown = subprocess.run(['make', '-s', '-C', ROOT, 'needs'], capture_output=True, text=True)
+    needs = shown.stdout.split()
+    stated = [settings()[k] for k in ('requirements', 'onnx_requirements', 'sweep_requirements')]
+    assert needs == ' '.join(stated).split()
+    not_a_floor = [need for need in needs if not re.fullmatch(r'[\w-]+>=\d+(\.\d+)+', need)]
+    assert not not_a_floor, f'a range is name>=version: {not_a_floor}'
+
+
+def test_lock_is_inside_the_ranges():
+    from packaging.requirements import Requirement
+    pins = re.findall(r'^([\w-]+)==(\S+)', (ROOT/'requirements.txt').read_text(), re.M)
+    stated = [value for key, value in settings().items() if key.endswith('requirements')]
+    for need in map(Requirement, ' '.join(stated).split()):
+        versions = [version for name, version in pins if name == need.name]
+        assert versions, f'run make lock: it lacks {need.name}'
+        assert all(map(need.specifier.contains, versions)), f'run make lock: {need}, {versions}'
+
+
+def test_requirements_are_what_the_library_imports():
+    "What a module imports when it is imported itself; extras are imported where they are used."
+    used = set()
+    for path in (ROOT/'cifar10_nbdev').glob('[a-z]*.py'):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import): used |= {alias.name for alias in node.names}
+            if isinstance(node, ast.ImportFrom) and not node.level: used.add(node.module)
+    used = {'pillow' if name.startswith('PIL') else name.split('.')[0] for name in used}
+    used -= {*sys.stdlib_module_names, 'cifar10_nbdev'}
+    stated = set(re.findall(r'([\w-]+)>=', settings()['requirements']))
+    assert used == stated - {'torchvision'}   # its version is recorded, and must fit torch's
 
 
 def test_library_imports_without_what_only_notebooks_need():
