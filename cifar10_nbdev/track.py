@@ -6,17 +6,18 @@
 __all__ = ['TRIAL', 'CHECKPOINT', 'RESULT', 'TRACKERS', 'PATIENCE', 'DEFAULTS', 'about', 'numbers', 'follow', 'MLflow', 'WandB',
            'Trackio', 'Tracking']
 
-# %% ../nbs/02pa_track.ipynb #c2ca5e2e
-import os, subprocess, sys, tempfile, warnings
+# %% ../nbs/02pa_track.ipynb #b30c2071
+import os, re, subprocess, sys, tempfile
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
 from fastcore.basics import patch
+from filelock import FileLock
 
-from .core import UserError, printable, project_root
+from .core import UserError, explain, project_root
 from .learner import Callback, Learner
 from .params import SPECS, is_program
 from .record import Record, read_record
@@ -64,13 +65,16 @@ def follow(
     files = [out/f for f in r.files if f != CHECKPOINT]
     tracked.finish(status, result, [*filter(Path.is_file, files)])
 
-# %% ../nbs/02pa_track.ipynb #82aa897c
+# %% ../nbs/02pa_track.ipynb #6854cd82
 class MLflow:
     "A run in MLflow."
     def __init__(self, id, name, group, config):   # as by `about`
         import mlflow
         self.mlflow, self.client = mlflow, mlflow.MlflowClient()
-        project = mlflow.set_experiment(os.environ['MLFLOW_EXPERIMENT_NAME']).experiment_id
+        local = 'MLFLOW_TRACKING_URI' not in os.environ
+        with FileLock('mlflow.db.lock') if local else nullcontext():   # two may not make the file
+            found = mlflow.set_experiment(os.environ['MLFLOW_EXPERIMENT_NAME'])
+        project = found.experiment_id
         found = self.client.search_runs([project], f"tags.record = '{id}'")
         tags = dict(record=id, group=group or 'none')
         [run] = found[:1] or [self.client.create_run(project, run_name=name, tags=tags)]
@@ -116,27 +120,23 @@ class WandB:
         "Say whether the run is complete, and send what is left."
         self.run.finish(exit_code=int(status != 'complete'))
 
-# %% ../nbs/02pa_track.ipynb #cebb9249
+# %% ../nbs/02pa_track.ipynb #3e68e181
 class Trackio(WandB):
     "A run in trackio."
     def __init__(self, id, **about):
         import trackio
-        self.library, self.warned = trackio, warnings.catch_warnings(record=True).__enter__()
-        warnings.simplefilter('ignore')
-        warnings.filterwarnings('always', 'trackio|Could not')
         project = os.environ['WANDB_PROJECT']
         self.run = trackio.init(project, resume='allow', embed=False, **about)
-        self.epochs = max(0, self.run._next_step - 1)
+        self.library, self.epochs = trackio, max(0, self.run._next_step - 1)
 
     def close(self, status):
-        "Say that the run is not complete, send what is left. Raises RuntimeError if that failed."
+        "Say if the run is not complete, and store what is left."
         if status != 'complete': self.run.alert(f'The run is {status}')
         self.run.finish()
-        if self.warned: raise RuntimeError(self.warned[0].message)
 
 TRACKERS = dict(mlflow=MLflow, trackio=Trackio, wandb=WandB)   # as in `params.SPECS`
 
-# %% ../nbs/02pa_track.ipynb #7eda7bea
+# %% ../nbs/02pa_track.ipynb #469484ec
 PATIENCE = 60   # seconds that a run waits for its tracker at the end
 
 class Tracking(Callback):
@@ -159,7 +159,7 @@ class Tracking(Callback):
         if Tracking.current: Tracking.current.close()   # its run was left for this one
         command = [sys.executable, '-m', 'cifar10_nbdev.track', self.name, self.run.out]
         try:
-            Tracking.current, self.errors = self, tempfile.TemporaryFile()
+            Tracking.current, self.errors = self, tempfile.TemporaryFile('w+', errors='replace')
             self.process = subprocess.Popen(
                 command, cwd=project_root(), bufsize=0, stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL, stderr=self.errors, start_new_session=True)
@@ -167,7 +167,7 @@ class Tracking(Callback):
         os.set_blocking(self.process.stdin.fileno(), False)
         self.run.say(f'{self.name} tracks this run')
 
-# %% ../nbs/02pa_track.ipynb #565a6cf5
+# %% ../nbs/02pa_track.ipynb #8ab74eb2
 @patch
 def after_epoch(self: Tracking, learn: Learner|None = None):
     "Have the record read, without waiting."
@@ -193,22 +193,23 @@ def close(self: Tracking):
         process.kill()
         return self.give_up(f'no answer in {PATIENCE} s')
     self.errors.seek(0)
-    if code: self.give_up(self.errors.read().decode(errors='replace').strip().split('\n')[-1])
+    said = re.findall('^Error: (.*)', self.errors.read(), re.M)
+    if code: self.give_up(said[0] if said else f'exit code {code}')
 
 @patch
 def give_up(self: Tracking, why: object):
     "Say once that the run is not tracked any more."
     self.failed = True
-    self.run.say(f'!! {self.name} does not track this run any more: {printable(why)[:300]}', 0)
+    self.run.say(f'!! {self.name} does not track this run any more: {why}', 0)
     self.run.save()   # with the log's new digest
 
-# %% ../nbs/02pa_track.ipynb #976fd332
+# %% ../nbs/02pa_track.ipynb #bcfac722
 DEFAULTS = dict(   # environment variables
     MLFLOW_EXPERIMENT_NAME='cifar10_nbdev', MLFLOW_DISABLE_TELEMETRY='true',
     MLFLOW_HTTP_REQUEST_MAX_RETRIES='1', MLFLOW_HTTP_REQUEST_TIMEOUT='15',
-    WANDB_PROJECT='cifar10_nbdev', WANDB_SILENT='true', WANDB_ERROR_REPORTING='false',
-    TRACKIO_DIR='trackio', HF_HUB_DISABLE_TELEMETRY='1')
+    WANDB_PROJECT='cifar10_nbdev', WANDB_ERROR_REPORTING='false', TRACKIO_DIR='trackio')
 
 if is_program(globals()):
     os.environ |= DEFAULTS | os.environ
-    follow(TRACKERS[sys.argv[1]], Path(sys.argv[2]), sys.stdin)
+    try: follow(TRACKERS[sys.argv[1]], Path(sys.argv[2]), sys.stdin)
+    except Exception as e: sys.exit(f'Error: {explain(e)}')
