@@ -56,7 +56,7 @@ def a_path(**more) -> Spec:
     return Spec(str, lambda v: v.strip() and v.isprintable(), 'a path of printable characters',
                 **more)
 
-# %% ../nbs/02i_params.ipynb #b84c85c8
+# %% ../nbs/02i_params.ipynb #32e18982
 RECIPE = dict(optional=True, in_recipe=True)
 
 SPECS = dict(
@@ -85,6 +85,7 @@ SPECS = dict(
                            "'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'"),
     resume          = one_of('auto', True, False, optional=True, affects_result=False),
     price_per_hour  = number(0, 1_000_000, optional=True, affects_result=False),
+    tracker         = one_of('mlflow', 'trackio', 'wandb', optional=True, affects_result=False),
     verbose         = one_of(0, 1, 2, affects_result=False))
 
 # %% ../nbs/02i_params.ipynb #96732a4d

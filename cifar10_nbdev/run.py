@@ -7,7 +7,7 @@ __all__ = ['CHECKPOINT', 'OF_TRAINING', 'RESULTS', 'Run', 'compute_of', 'new_rec
            'About', 'about', 'find_unfinished', 'continue_run', 'open_folder', 'settings_of', 'build_model', 'begin',
            'weights_sha256', 'callbacks', 'record_training', 'speed', 'train']
 
-# %% ../nbs/02q_run.ipynb #e5c7919f
+# %% ../nbs/02q_run.ipynb #032c3caf
 import atexit, hashlib, os, shutil, statistics, sys, tempfile, time
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -34,10 +34,11 @@ from .progress import (Board, Progress, Reporter, StopOnInterrupt, framed,
                                     interruptible, live, merge_output, page, row, step)
 from .recipe import Compute, make_learner, pick_dtype, recipe
 from .record import VERSIONS, Leg, Record, git_commit, read_record, validated
+from .track import Tracking
 from .trial import try_out
 from .workers import Workers, from_first, join
 
-# %% ../nbs/02q_run.ipynb #8662eb2d
+# %% ../nbs/02q_run.ipynb #37225630
 class Run:
     "One training run: what was asked for, what it works with, what it has made and said."
     def __init__(self,
@@ -71,6 +72,8 @@ class Run:
         self.id = self.record.id        # of this leg; a continued run keeps its first one's
         self.notebook = {}              # the notebook's `globals()`, and
         self.given = {}                 # its parameters at the start
+        self.cbs = []                   # callbacks besides its own: a tracker's, and yours
+        if p['tracker'] and not self.rank: self.cbs.append(Tracking(self))
 
     @property
     def state(self) -> dict:
@@ -98,7 +101,7 @@ def new_record(run: Run) -> Record:
         legs=[Leg(device_name=on, threads=torch.get_num_threads(), commit=commit)],
         files=run.folder.files, parameters={**run.p, 'model': name}, recipe=asdict(run.recipe))
 
-# %% ../nbs/02q_run.ipynb #df780780
+# %% ../nbs/02q_run.ipynb #bc4af6ed
 @patch
 def say(self: Run, text: str, level: int = 1):
     "Print a line if `verbose` is at least `level`; the log keeps every line."
@@ -130,8 +133,10 @@ def save(self: Run, **changes: object):
     self.record.update(**changes)
     self.count_leg()
     self.folder.write('metrics.json', self.record.to_text())
+    for cb in self.cbs if 'status' in changes else ():
+        if isinstance(cb, Tracking): cb.after_status(ended=changes != self.state)
 
-# %% ../nbs/02q_run.ipynb #6afa2e71
+# %% ../nbs/02q_run.ipynb #53a0da50
 def start(
     parameters: dict,         # a notebook's `globals()`, or the parameters alone
     board: Board|None = None  # the place in the notebook for the result
@@ -142,7 +147,8 @@ def start(
     if os.environ.get('IN_TEST'):
         sizes, out = (1000, 200), tempfile.mkdtemp()
         atexit.register(shutil.rmtree, out, ignore_errors=True)
-        p.update(nepochs=1, dataset='shapes10', output_dir=out, valid_size=0, subset=0)
+        p.update(nepochs=1, dataset='shapes10', output_dir=out, valid_size=0, subset=0,
+                 tracker=None)
     run = Run(p, sizes)
     run.board, run.notebook, run.given = board, parameters, from_notebook(parameters)
     run.say(f"cifar10_nbdev {VERSIONS['cifar10_nbdev']}, torch {VERSIONS['torch']}, "
@@ -303,10 +309,10 @@ def weights_sha256(model: nn.Module) -> str:
         digest.update(name.encode() + bytes_of(tensor))
     return digest.hexdigest()
 
-# %% ../nbs/02q_run.ipynb #0586ad37
+# %% ../nbs/02q_run.ipynb #f34b1313
 def callbacks(run: Run) -> list[Callback]:
     "What a run adds to the training loop."
-    cbs = [FiniteLoss(), Progress(run), Reporter(run), StopOnInterrupt(run)]
+    cbs = [FiniteLoss(), Progress(run), Reporter(run), StopOnInterrupt(run), *run.cbs]
     if run.world > 1: cbs.append(Workers(run.rank, run.world))
     if run.rank: return cbs
     run.folder.files.setdefault(CHECKPOINT)   # here, since another thread writes it

@@ -6,7 +6,7 @@
 __all__ = ['SET_BY_SWEEP', 'trials', 'is_result_of', 'finished', 'run_trial', 'trial_table', 'setting_table', 'plot_settings',
            'sweep', 'main']
 
-# %% ../nbs/06_sweep.ipynb #ce7afbd5
+# %% ../nbs/06_sweep.ipynb #a4e7c455
 import itertools, os, subprocess, sys, time
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -28,10 +28,11 @@ from .params import (OneSentenceParser, SPECS, check_params, coerce, command,
 from .plots import label, percent, subplots
 from .recipe import recipe
 from .record import VERSIONS, Record, read_record
+from .track import TRIAL
 
-# %% ../nbs/06_sweep.ipynb #2bf96aea
+# %% ../nbs/06_sweep.ipynb #7cce614e
 SET_BY_SWEEP = [n for n, spec in SPECS.items()
-                if not spec.affects_result and n != 'data_dir']
+                if not spec.affects_result and n not in ('data_dir', 'tracker')]
 
 def trials(
     grid: dict[str, list]  # parameter -> values, as people give them
@@ -42,6 +43,7 @@ def trials(
             raise UserError(f"{n} is the sweep's own: "
                             "a trial's folder is sweep_dir/<its name>")
     varied = [n for n, values in grid.items() if len(values) > 1]
+    if 'tracker' in varied: raise UserError('a sweep has one tracker, or none')
     todo = {}
     for values in itertools.product(*grid.values()):
         trial = check_params({**defaults_of(train), **dict(zip(grid, values))})
@@ -54,14 +56,14 @@ def trials(
         todo[name] = trial
     return todo
 
-# %% ../nbs/06_sweep.ipynb #121223c5
+# %% ../nbs/06_sweep.ipynb #786ee241
 def is_result_of(
     record: Record,
     trial: dict      # its parameters
 ) -> bool:
     "Whether a record is that of a complete trial, with these parameters, recipe and version."
     r, version = record, 'cifar10_nbdev'
-    expected = {n: v for n, v in trial.items() if n not in SET_BY_SWEEP}
+    expected = {n: v for n, v in trial.items() if n not in (*SET_BY_SWEEP, 'tracker')}
     chosen = {n: trial[n] for n, spec in SPECS.items() if spec.in_recipe}
     return (r.status == 'complete' and r.versions.get(version) == VERSIONS[version]
             and trial['dataset'] in (r.dataset, 'auto')
@@ -98,7 +100,7 @@ def _environment(threads):
         env.setdefault('CUDA_VISIBLE_DEVICES', str(number % n_gpus))
     return env
 
-# %% ../nbs/06_sweep.ipynb #b7bb16a4
+# %% ../nbs/06_sweep.ipynb #14712969
 def run_trial(
     trial: dict,
     folder: str,              # absolute, the same on every worker
@@ -107,7 +109,7 @@ def run_trial(
     "Train a trial on a worker, unless it is. Raises RuntimeError if a retry may help."
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    with FileLock(out/'.sweep.lock', timeout=3600):      # another sweep may have this trial, too
+    with FileLock(out/TRIAL, timeout=3600):      # another sweep may have this trial, too
         with FileLock(out/'.lock', timeout=3600): pass   # a lost worker's training may hold it
         if finished(out, trial): return ''
         done = subprocess.run(_command_line(trial, folder), env=_environment(threads),

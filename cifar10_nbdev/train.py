@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['nepochs', 'dataset', 'data_dir', 'skip_unreadable', 'output_dir', 'valid_size', 'subset', 'model', 'batch_size', 'lr',
            'wd', 'label_smoothing', 'shift', 'cutout', 'tta', 'precision', 'compile', 'seed', 'device', 'resume',
-           'price_per_hour', 'verbose', 'main']
+           'price_per_hour', 'tracker', 'verbose', 'main']
 
 # %% ../nbs/03_train.ipynb #abedcfb7
 from .params import command, is_program, parse_args
@@ -14,7 +14,7 @@ from .report import (begin, finish, load_data, run_all, save_model, show_accurac
     show_calibration, show_classes, show_confident_wrong, show_confusion, show_curves,
     show_examples, show_model, show_wrong, start, train)
 
-# %% ../nbs/03_train.ipynb #2942edd8
+# %% ../nbs/03_train.ipynb #8123c8f7
 nepochs = 2            # passes over the training images; 40 for a good result
 dataset = 'cifar10'    # 'cifar10', 'cifar100', 'shapes10' (drawn), 'folder' (yours) or 'auto'
 data_dir = None        # where the data is; None: CIFAR10_DATA, data/, or a download
@@ -36,6 +36,7 @@ seed = 0               # the same seed on the same device gives the same numbers
 device = 'auto'        # 'cpu', 'cuda', 'cuda:1', 'mps'; 'auto': a GPU if there is one
 resume = None          # 'auto': go on if cut off; True: or fail; False: no; None: auto, if not live
 price_per_hour = None  # what the machine costs; the run then says what it has cost
+tracker = None         # 'mlflow', 'trackio' or 'wandb': also see the run there
 verbose = 1            # 0: warnings and errors only; 1: a line an epoch; 2: ten lines
 
 # %% ../nbs/03_train.ipynb #7f4e4504
