@@ -65,16 +65,15 @@ def follow(
     files = [out/f for f in r.files if f != CHECKPOINT]
     tracked.finish(status, result, [*filter(Path.is_file, files)])
 
-# %% ../nbs/02pa_track.ipynb #6854cd82
+# %% ../nbs/02pa_track.ipynb #fd90ed7b
 class MLflow:
     "A run in MLflow."
     def __init__(self, id, name, group, config):   # as by `about`
         import mlflow
-        self.mlflow, self.client = mlflow, mlflow.MlflowClient()
         local = 'MLFLOW_TRACKING_URI' not in os.environ
         with FileLock('mlflow.db.lock') if local else nullcontext():   # two may not make the file
-            found = mlflow.set_experiment(os.environ['MLFLOW_EXPERIMENT_NAME'])
-        project = found.experiment_id
+            self.mlflow, self.client = mlflow, mlflow.MlflowClient()
+            project = mlflow.set_experiment(os.environ['MLFLOW_EXPERIMENT_NAME']).experiment_id
         found = self.client.search_runs([project], f"tags.record = '{id}'")
         tags = dict(record=id, group=group or 'none')
         [run] = found[:1] or [self.client.create_run(project, run_name=name, tags=tags)]
@@ -136,7 +135,7 @@ class Trackio(WandB):
 
 TRACKERS = dict(mlflow=MLflow, trackio=Trackio, wandb=WandB)   # as in `params.SPECS`
 
-# %% ../nbs/02pa_track.ipynb #469484ec
+# %% ../nbs/02pa_track.ipynb #1653fbbf
 PATIENCE = 60   # seconds that a run waits for its tracker at the end
 
 class Tracking(Callback):
@@ -144,7 +143,7 @@ class Tracking(Callback):
     order = 11   # after the reporter, which saves the record
     process = errors = None
     failed = False
-    current = None   # the one of this process that has begun last
+    current = None   # the newest of this process
 
     def __init__(self, run: object):
         self.run, self.name = run, run.p['tracker']
@@ -152,14 +151,15 @@ class Tracking(Callback):
         if not (spec and spec.origin):   # a folder of that name is no library
             raise UserError(f'tracker={self.name!r} needs a library that is missing: '
                             f'pip install {self.name}')
+        if Tracking.current: Tracking.current.close()   # its run is left for this one
+        Tracking.current = self
 
     def before_fit(self, learn: Learner|None = None):
         "Begin to follow the run, or go on with it."
         if self.process or self.failed: return
-        if Tracking.current: Tracking.current.close()   # its run was left for this one
         command = [sys.executable, '-m', 'cifar10_nbdev.track', self.name, self.run.out]
         try:
-            Tracking.current, self.errors = self, tempfile.TemporaryFile('w+', errors='replace')
+            self.errors = tempfile.TemporaryFile('w+', errors='replace')
             self.process = subprocess.Popen(
                 command, cwd=project_root(), bufsize=0, stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL, stderr=self.errors, start_new_session=True)

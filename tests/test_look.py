@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn.functional import one_hot
 
 from conftest import ROOT
-from cifar10_nbdev import cifar10, compare, look, train
+from cifar10_nbdev import compare, look, train
 from cifar10_nbdev.core import UserError
 from cifar10_nbdev.data import SHAPES_SIZES, Data, shapes10
 from cifar10_nbdev.folder import move_aside
@@ -45,7 +45,7 @@ def report(**given):
 def quick(monkeypatch):
     "A small data set."
     monkeypatch.delenv('IN_TEST', raising=False)
-    monkeypatch.setattr(compare, 'get_data', lambda *_: shapes10(SIZES))
+    monkeypatch.setattr(compare, 'get_data', lambda *_, **more: shapes10(SIZES))
 
 
 def small_run(model, folder, sizes=SIZES):
@@ -108,7 +108,7 @@ def test_own_network_with_and_without_its_code(tmp_path, quick, capsys):
 
 def test_shipped_network_without_data_shows_its_filters(tmp_path, quick, monkeypatch, capsys):
     def no_data(*_): raise UserError('CIFAR-10 is not here')
-    monkeypatch.setattr(cifar10, 'get_data', no_data)
+    monkeypatch.setattr('cifar10_nbdev.pictures.get_data', no_data)
     report(run='cnn', output_dir=tmp_path/'figures')
     assert 'no images: CIFAR-10 is not here' in capsys.readouterr().out
     assert pictures(tmp_path/'figures') == {'first_filters.png'}
