@@ -96,7 +96,7 @@ burst-test: $(STAMP)
 # settings.ini allows, the newest, and the newest beside other libraries. One environment at a time: 7 GB with the CUDA build of torch
 UV        = '$(VENV)-release/bin/uv'
 INTO_FITS = $(UV) pip install -q --no-cache --python '$(VENV)-fits' $(if $(filter cpu,$(TORCH)),--torch-backend cpu)
-new-fits  = $(UV) venv -q --clear --python '$(PYTHON)' '$(VENV)-fits' && $(MAKE) -s needs > '$(VENV)-fits/needs' && $(INTO_FITS) $(1) -r '$(VENV)-fits/needs' dist/*.whl
+new-fits  = rm -rf '$(VENV)-fits' && '$(PYTHON)' -m venv '$(VENV)-fits' && $(MAKE) -s needs > '$(VENV)-fits/needs' && $(INTO_FITS) $(1) -r '$(VENV)-fits/needs' dist/*.whl
 run-fits  = python="$$(cd '$(VENV)-fits/bin' && pwd)/python" && fits="$$PWD/tests/fits.py" && cd "$$(mktemp -d)" && "$$python" -P "$$fits" $(1) && rm -r "$$PWD"
 release-check:
 	rm -rf build dist '$(VENV)-fits'

@@ -21,7 +21,7 @@ case "$0 $*" in
 esac
 """
 PROGRAMS = '''python pip burst check-wheel-contents check-jsonschema zizmor hadolint bandit
-    pip-audit nbdev_test nbdev_clean cifar10_train cifar10_check cifar10_doctor twine'''
+    pip-audit nbdev_test nbdev_clean twine uv'''
 SMALL = '-p dataset shapes10 -p subset 300 -p precision float32'
 
 
