@@ -73,10 +73,10 @@ def recipe(
     if 'lr' in given: r = replace(r, adam_lr=r.adam_lr*given['lr']/r.lr)
     return replace(r, **given)
 
-# %% ../nbs/02d_recipe.ipynb #355be830
+# %% ../nbs/02d_recipe.ipynb #35ecc8e8
 TEMPERATURES = dict(     # network -> epochs -> temperature; see docs/lab-log.md for the spread
     cnn={2: .645, 10: .68, 40: .665},
-    fast={2: .515, 6: .515})
+    fast={2: .515, 6: .515}, deep={28: .545})
 
 def temperature(
     model: str|Callable,  # as for `make_model`; a function for a network of your own

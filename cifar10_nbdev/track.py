@@ -22,7 +22,7 @@ from .learner import Callback, Learner
 from .params import SPECS, is_program
 from .record import Record, read_record
 
-# %% ../nbs/02pa_track.ipynb #a3978f41
+# %% ../nbs/02pa_track.ipynb #69199914
 TRIAL = '.sweep.lock'   # a file in the folders of a sweep's trials
 
 def about(
@@ -32,7 +32,8 @@ def about(
     "What a tracker is told first: id, name and group (text, or None), config (the settings)."
     group = os.path.relpath(out.parent)[-100:] if (out/TRIAL).exists() else None
     chosen = {n: v for n, v in r.parameters.items() if n in SPECS and SPECS[n].affects_result}
-    used = dict(dataset=r.dataset, device=r.device, precision=r.dtype, commit=r.commit)
+    used = dict(dataset=r.dataset, device=r.device, precision=r.dtype, commit=r.commit,
+                group=group)   # trackio groups only by settings
     return dict(id=r.id, name=f'{out.name if group else r.model} {r.id[:6]}', group=group,
                 config=chosen | r.recipe | used)
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import cifar10_nbdev.train
-from cifar10_nbdev import cifar10, export, predict
+from cifar10_nbdev import pictures, export, predict
 from cifar10_nbdev.check import check_run
 from cifar10_nbdev.core import UserError
 from cifar10_nbdev.folder import is_locked
@@ -908,7 +908,7 @@ def files(folder):
     return {str(f.relative_to(folder)): f.read_bytes() for f in every}
 
 
-cifar10.shapes10 = cache(cifar10.shapes10)   # drawn once, not for each test
+pictures.shapes10 = cache(pictures.shapes10)   # drawn once, not for each test
 
 
 @pytest.fixture(autouse=True)

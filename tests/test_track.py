@@ -109,6 +109,7 @@ def test_trackio(run):
     done = run.project(sys.executable, '-c', READ_TRACKIO, **env)
     [r] = json.loads(done.stdout)
     assert r['name'].startswith('lr=0.1 ') and r['config']['lr'] == .1
+    assert r['config']['group'] == 'output/elsewhere'
     rows = r['logs']
     assert [row['step'] for row in rows if 'test_accuracy' in row] == [1, 2, 3]
     assert rows[-1]['result/test_accuracy'] == .3 and rows[-1]['result/status'] == 'failed'
