@@ -65,7 +65,7 @@ notebooks: $(STAMP)
 
 # killed, stopped and damaged runs as often as docs/lab-log.md says, a sweep whose worker is killed, two workers, an idle lab: more than 10 minutes
 test-long: $(STAMP)
-	$(PY) -m pytest -q tests/test_survive.py tests/test_kills.py tests/test_notebook.py tests/test_data.py tests/test_predict.py tests/test_sweep.py tests/test_runs.py tests/test_workers.py tests/test_lab.py tests/test_make.py tests/test_track.py --long
+	$(PY) -m pytest -q tests/test_survive.py tests/test_kills.py tests/test_notebook.py tests/test_data.py tests/test_predict.py tests/test_sweep.py tests/test_runs.py tests/test_workers.py tests/test_lab.py tests/test_make.py tests/test_track.py tests/test_look.py --long
 
 lab: $(STAMP)
 	@mkdir -p output

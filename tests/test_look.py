@@ -63,6 +63,7 @@ def pictures(folder):
     return {name for name in FIGURES if (folder/name).exists()}
 
 
+@pytest.mark.long   # a minute; nbdev_test runs the report, too
 def test_papermill_looks_into_a_run(project):
     folder = small_run('fast', project.out, SHAPES_SIZES)
     words = '-p run output -p map_size 200'.split()
