@@ -25,7 +25,7 @@ from PIL import Image
 from .core import UserError, printable
 from .data import Data, make_data, title_of
 
-# %% ../nbs/02g_archive.ipynb #e23e0c2f
+# %% ../nbs/02g_archive.ipynb #321dc39d
 CLASSES = 'airplane automobile bird cat deer dog frog horse ship truck'.split()
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Release:
         return title_of(self.name)
 
     @property
-    def how(self) -> str:
+    def named_by(self) -> str:
         "How a place for it is named: by a parameter or an environment variable."
         return f'data_dir, {self.name.upper()}_DATA'
 
@@ -298,7 +298,7 @@ def _joined(parts, split, n, classes):
     _check_set(x, y, n, split, classes)
     return x, y
 
-# %% ../nbs/02g_archive.ipynb #b4ccf3be
+# %% ../nbs/02g_archive.ipynb #6d7a82c4
 def _read_parts(place, release):
     "All files of a place, decoded. An error in one of them names it."
     parts = []
@@ -324,5 +324,6 @@ def read_cifar(
     except Exception as e:   # a damaged archive may raise anything
         reason = printable(str(e) or type(e).__name__)[:300]   # names in it are a stranger's
         raise UserError(f'{place} is not a complete copy of {release.title} ({reason}): '
-                        f'put a complete copy there, or name another place ({release.how})') from e
+                        'put a complete copy there, or name another place '
+                        f'({release.named_by})') from e
     return from_arrays(arrays, str(place), release.name, classes)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ANSWER_SECONDS', 'SILENCE_SECONDS', 'LINE_SECONDS', 'LEAST_RATE', 'MAX_REQUESTS', 'MAX_CACHE_BYTES', 'host_of',
            'open_url', 'download', 'stat_digest', 'files_digest', 'write_cache', 'read_cache', 'locked', 'on_disk',
-           'keep', 'get_cifar', 'named_place', 'load_cifar']
+           'keep_decoded', 'get_cifar', 'named_place', 'load_cifar']
 
 # %% ../nbs/02h_cifar10.ipynb #21276257
 import contextlib, ctypes, errno, hashlib, os, queue, re, threading, time
@@ -152,14 +152,14 @@ def _from_host(url, host, part, release, say):
             if not left or (own or have) and have - had < 1 << 20: raise
             own = own or not have   # if not, what was there did not belong to the archive
 
-# %% ../nbs/02h_cifar10.ipynb #8fa1d785
+# %% ../nbs/02h_cifar10.ipynb #ec515895
 _DISK_ERRORS = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO
 
 def _remedies(folder, release):
     "What the user can do if the archive is not available."
-    return (f"put {' or '.join(release.archives)} into {folder}, name the place ({release.how}) "
-            f"or the address ({release.name.upper()}_URL) that has it, or train on "
-            "dataset='shapes10'")
+    return (f"put {' or '.join(release.archives)} into {folder}, name the place "
+            f"({release.named_by}) or the address ({release.name.upper()}_URL) that has it, "
+            "or train on dataset='shapes10'")
 
 # %% ../nbs/02h_cifar10.ipynb #0cdb74d0
 def download(
@@ -239,7 +239,7 @@ def read_cache(
             return data if data.fingerprint == str(z['fingerprint']) else None
     except Exception: return None   # a damaged zip file may raise anything
 
-# %% ../nbs/02h_cifar10.ipynb #bef16f6c
+# %% ../nbs/02h_cifar10.ipynb #d3044c23
 @contextlib.contextmanager
 def locked(
     cache: Path,
@@ -269,12 +269,17 @@ def on_disk(
         missing = f'holds no {release.title}' if named.exists() else 'does not exist'
         raise UserError(f"{named} {missing}: name an archive ({' or '.join(release.archives)}), "
                         f'or a folder that holds one, {release.folders[0]}/, or '
-                        f'train/<class>/*.png and test/<class>/*.png ({release.how}), '
+                        f'train/<class>/*.png and test/<class>/*.png ({release.named_by}), '
                         'or name no place to download it')
     return place, read_cache(cache, place and files_digest(place, release), release.name)
 
-# %% ../nbs/02h_cifar10.ipynb #787067ac
-def keep(data: Data, cache: Path, made_from: str, say: Callable):
+# %% ../nbs/02h_cifar10.ipynb #82e122ed
+def keep_decoded(
+    data: Data,
+    cache: Path,      # as for `write_cache`, like the next
+    made_from: str,
+    say: Callable     # takes a line of text
+):
     "Write the decoded copy, or say why that fails."
     try: write_cache(data, cache, made_from)
     except OSError as e:
@@ -300,10 +305,10 @@ def get_cifar(
             place = download(release, cache/release.archives[0], say)
         say(f'reading {place}: this takes up to a minute, but only once')
         data = read_cifar(place, release)
-        keep(data, cache, files_digest(place, release), say)
+        keep_decoded(data, cache, files_digest(place, release), say)
     return data
 
-# %% ../nbs/02h_cifar10.ipynb #d072dffb
+# %% ../nbs/02h_cifar10.ipynb #696d1206
 def named_place(
     data_dir: str|None,          # a run's parameter; None: what the environment says
     release: Release = OFFICIAL
@@ -312,7 +317,7 @@ def named_place(
     named = data_dir or os.environ.get(f'{release.name.upper()}_DATA', '')
     if not named.isprintable():
         raise UserError(f'{printable(named)[:200]} is no path of printable characters: rename the '
-                        f'place for {release.title}, and name it ({release.how})')
+                        f'place for {release.title}, and name it ({release.named_by})')
     return in_root(named) if named else None
 
 def load_cifar(

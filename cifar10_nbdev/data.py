@@ -51,14 +51,15 @@ class Data:
         return replace(self, **{
             k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
 
-# %% ../nbs/01_data.ipynb #bd97b7d1
+# %% ../nbs/01_data.ipynb #96ac9b26
 def fingerprint(
     train_x: Tensor,  # images, uint8 N×3×32×32
     train_y: Tensor,  # labels, int64 N
     test_x: Tensor,
     test_y: Tensor
 ) -> str:             # 64 hexadecimal digits
-    "SHA-256 of images and labels, the training set first."
+    """SHA-256 of images and labels, the training set first: a byte for each number, two for each
+    label if there are more than 256 classes."""
     digest = hashlib.sha256()
     for x, y in ((train_x, train_y), (test_x, test_y)):
         digest.update(np.ascontiguousarray(x.permute(0, 2, 3, 1).numpy()))

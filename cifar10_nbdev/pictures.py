@@ -7,7 +7,7 @@ __all__ = ['FORMATS', 'SPLITS', 'LIKE_SPLITS', 'SAY_SECONDS', 'prepare', 'to_ten
            'list_pictures', 'check_classes', 'fifth_of_each', 'read_pictures', 'refuse_unreadable', 'decode_folder',
            'warning_of', 'load_folder', 'get_folder', 'get_data']
 
-# %% ../nbs/02ha_pictures.ipynb #9c880379
+# %% ../nbs/02ha_pictures.ipynb #39cb7da0
 import hashlib, os, time, warnings
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +22,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .cifar10 import keep, load_cifar, locked, read_cache, stat_digest
+from .cifar10 import keep_decoded, load_cifar, locked, read_cache, stat_digest
 from .archive import from_arrays
 from .core import UserError, in_root, printable, regular
 from .data import SHAPES_SIZES, Data, shapes10
@@ -74,7 +74,7 @@ def see(
         raise UserError(f"{printable(path)} cannot be read ({what}): pictures of these formats "
                         f"can: {', '.join(FORMATS)}") from e
 
-# %% ../nbs/02ha_pictures.ipynb #34461b28
+# %% ../nbs/02ha_pictures.ipynb #a4e615be
 class Picture(NamedTuple):
     "A picture file of a folder."
     split: str   # train or test, or '' where there is no such folder
@@ -88,7 +88,9 @@ def files_below(
     place: Path
 ) -> list[str]:   # relative to it, in order
     "All files below a folder, through links too, but not in circles. Raises OSError."
-    def stop(error): raise error
+    def stop(error):
+        "Raise what `os.walk` would pass over."
+        raise error
     above, found = {}, []   # above: folder -> the real paths of those that it is in
     for where, folders, names in os.walk(place, onerror=stop, followlinks=True):
         real, seen = os.path.realpath(where), above.get(os.path.dirname(where), set())
@@ -193,7 +195,7 @@ def refuse_unreadable(
                     f"{', '.join(names[:20])}{more} (the first: {first}); remove them, or leave "
                     'them out with skip_unreadable=True')
 
-# %% ../nbs/02ha_pictures.ipynb #c9c5899c
+# %% ../nbs/02ha_pictures.ipynb #c17af0ef
 def decode_folder(
     place: Path,
     pictures: list[Picture],
@@ -220,14 +222,16 @@ def decode_folder(
 
 def warning_of(data: Data) -> str:
     "What is wrong with the test set, if a picture of it is in the training set too."
-    def hashes(x): return [hash(image.numpy().tobytes()) for image in x]
+    def hashes(x):
+        "A number for each image, the same for the same pixels."
+        return [hash(image.numpy().tobytes()) for image in x]
     known = {*hashes(data.train_x)}
     n = sum(h in known for h in hashes(data.test_x))
     if not n: return ''
     return (f'{n:,} of the {len(data.test_x):,} test pictures are in the training set too, so the '
             'test accuracy says too much.')
 
-# %% ../nbs/02ha_pictures.ipynb #6e5656d9
+# %% ../nbs/02ha_pictures.ipynb #5127689c
 def load_folder(
     place: Path,
     cache: Path,             # the project's own folder for data
@@ -249,7 +253,7 @@ def load_folder(
         if not data:
             say(f'reading {len(pictures):,} pictures in {place}: only once')
             data = decode_folder(place, pictures, skip_unreadable, say)
-            keep(data, home, made_from, say)
+            keep_decoded(data, home, made_from, say)
     return replace(data, warning=warning_of(data))
 
 # %% ../nbs/02ha_pictures.ipynb #202e8639

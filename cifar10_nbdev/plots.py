@@ -56,7 +56,7 @@ def percent(
     "Label the ticks of these axes, which are fractions, as percentages."
     for axis in axes: axis.set_major_formatter(PercentFormatter(1))
 
-# %% ../nbs/02f_plots.ipynb #7b4592d3
+# %% ../nbs/02f_plots.ipynb #4d89b555
 def plot_images(
     x: Tensor,      # images, uint8 N×3×32×32
     titles: list,   # N, each a line of text or a list of lines
@@ -76,6 +76,7 @@ def plot_images(
         ax.set_title('\n'.join(map(label, lines)), size=9)
     return fig
 
+# %% ../nbs/02f_plots.ipynb #666176fa
 MANY = 20   # with more classes than that, figures show what matters most
 
 def _plot_some(data):

@@ -57,7 +57,7 @@ class Leg:
     versions: dict[str, str|None] = field(default_factory=VERSIONS.copy)  # cuda: None on a CPU
     commit: str|None = None     # of the code, see `git_commit`
 
-# %% ../nbs/02m_record.ipynb #79da2cb9
+# %% ../nbs/02m_record.ipynb #be8a2ca2
 @dataclass(slots=True)
 class Record:
     "What metrics.json says about a run. None: not known yet, or not asked for."
@@ -101,7 +101,7 @@ class Record:
     n_valid: int|None = None              # number of validation images; 0 without a validation set
     n_test: int|None = None               # number of test images
     data_fingerprint: str|None = None     # SHA-256 of all images and labels, before any split
-    warning: str|None = None              # set if dataset='auto' did not find CIFAR-10
+    warning: str|None = None              # to be shown with every result, see `Data`
     weights_sha256: str|None = None       # of the weights after training
     confusion: list[list[int]]|None = None  # counts: rows are true classes, columns predictions
     history: list[dict[str, float|list[float]|None]] = field(default_factory=list)  # a row an epoch
