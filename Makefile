@@ -58,7 +58,7 @@ style: $(STAMP)
 	$(PY) -m ruff check -q
 
 # what the notebooks show: each is run in its place, cleaned, and keeps its outputs (about 5 minutes on 2 CPU cores)
-SHOWN = $(filter-out nbs/03_train.ipynb nbs/04_compare.ipynb nbs/05c_look.ipynb,$(sort $(wildcard nbs/*.ipynb)))
+SHOWN = $(filter-out nbs/03_train.ipynb nbs/04_compare.ipynb nbs/05b_look.ipynb,$(sort $(wildcard nbs/*.ipynb)))
 notebooks: $(STAMP)
 	for n in $(SHOWN); do IN_TEST=1 $(PY) -m nbconvert --to notebook --execute --inplace --log-level WARN $$n || exit 1; done
 	'$(BIN)/nbdev_clean'
@@ -180,7 +180,7 @@ $(SITE)/executed: $(STAMP) $(wildcard nbs/*.ipynb)
 	PYTHONPATH="$$PWD" $(PAPERMILL) nbs/03_train.ipynb $(SITE)/runs/fast.ipynb $(SHAPES) -p output_dir $(SITE)/runs/fast -p model fast
 	PYTHONPATH="$$PWD" $(PAPERMILL) nbs/03_train.ipynb $(SITE)/runs/03_train.ipynb $(SHAPES) -p output_dir $(SITE)/runs/cnn
 	PYTHONPATH="$$PWD" $(PAPERMILL) nbs/04_compare.ipynb $(SITE)/runs/04_compare.ipynb -y '{runs: [$(SITE)/runs/cnn, $(SITE)/runs/fast]}'
-	PYTHONPATH="$$PWD" $(PAPERMILL) nbs/05c_look.ipynb $(SITE)/runs/05c_look.ipynb -p run $(SITE)/runs/cnn
+	PYTHONPATH="$$PWD" $(PAPERMILL) nbs/05b_look.ipynb $(SITE)/runs/05b_look.ipynb -p run $(SITE)/runs/cnn
 	@touch $@
 
 # needs uv (pip install uv); what is pinned stays, unless LOCK=--upgrade; torch's own CUDA wheels are left to torch, see the head of requirements.txt

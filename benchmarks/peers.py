@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cifar10_nbdev.cifar10 import files_digest, write_cache
-from cifar10_nbdev.data import Data, make_data
+from cifar10_nbdev.data import Data, fingerprint
 
 from common import cifar10_or_tiny, options, run_script, timed, tiny_cifar10, write_tree
 
@@ -29,8 +29,8 @@ DECODE = 'import sys; from cifar10_nbdev.cifar10 import load_cifar; load_cifar(s
 
 def first(data: Data, n: int) -> Data:
     "The first `n` images of each part."
-    tensors = (getattr(data, name)[:n] for name in ('train_x', 'train_y', 'test_x', 'test_y'))
-    return make_data(data.name, data.classes, tuple(tensors), data.source)
+    tensors = [getattr(data, name)[:n] for name in ('train_x', 'train_y', 'test_x', 'test_y')]
+    return Data(data.name, data.classes, *tensors, data.source, fingerprint(*tensors))
 
 
 def decode(data: Data, root: Path, whole: bool):

@@ -7,7 +7,7 @@ __all__ = ['CLASSES', 'OFFICIAL', 'CLASSES_100', 'OFFICIAL_100', 'ARRAYS', 'MAX_
            'MAX_INSTRUCTIONS', 'LABELS', 'Release', 'from_arrays', 'to_arrays', 'find_cifar', 'list_files', 'checked',
            'contents', 'read_batch', 'read_cifar']
 
-# %% ../nbs/02g_archive.ipynb #0a9f252b
+# %% ../nbs/02g_archive.ipynb #da1af5ef
 import bz2, gzip, hashlib, io, lzma, os, re, tarfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from .core import UserError, printable
-from .data import Data, make_data, title_of
+from .data import Data, fingerprint, title_of
 
 # %% ../nbs/02g_archive.ipynb #321dc39d
 CLASSES = 'airplane automobile bird cat deer dog frog horse ship truck'.split()
@@ -93,7 +93,7 @@ OFFICIAL_100 = Release(
     folders=('cifar-100-python', 'cifar100'), batch='train|test',
     archives=('cifar-100-python.tar.gz', 'cifar100.tgz'))
 
-# %% ../nbs/02g_archive.ipynb #22332a53
+# %% ../nbs/02g_archive.ipynb #804082d4
 ARRAYS = 'train_x', 'train_y', 'test_x', 'test_y'   # the names of the four in `Data`
 
 def from_arrays(
@@ -105,7 +105,7 @@ def from_arrays(
     "A data set that shares the memory of its four arrays."
     x, y, test_x, test_y = map(torch.from_numpy, arrays)
     tensors = x.permute(0, 3, 1, 2), y, test_x.permute(0, 3, 1, 2), test_y
-    return make_data(name, list(classes), tensors, source)
+    return Data(name, list(classes), *tensors, source, fingerprint(*tensors))
 
 def to_arrays(
     data: Data  # on the CPU, not split
@@ -274,31 +274,32 @@ def _order(keys):
     turn = {i: next(counters[keys[i][0]]) for i in by_name}
     return sorted(by_name, key=turn.get)
 
-# %% ../nbs/02g_archive.ipynb #5ec01207
-def _check_set(x, y, n, what, classes):
-    "Raise ValueError unless `n` images, as many in each class, range from dark to light."
+# %% ../nbs/02g_archive.ipynb #dc09563e
+def _check_set(x, y, split, release):
+    "Raise ValueError unless a split is complete and its images range from dark to light."
+    n, classes = release.sizes[split == 'test'], release.classes
     counts = (y == np.arange(len(classes))[:, None]).sum(1)
     each = n//len(classes)
     if len(y) != n or (counts != each).any():
         worst = np.abs(counts - each).argmax()
-        raise ValueError(f'it holds {len(y):,} {what} images, {counts[worst]:,} of class '
+        raise ValueError(f'it holds {len(y):,} {split} images, {counts[worst]:,} of class '
                          f'{classes[worst]}, instead of {n:,} and {each:,}')
     low, high = x.min(), x.max()
     if high - low < 128:
-        raise ValueError(f'the values of its {what} images go from {low} to {high}, '
+        raise ValueError(f'the values of its {split} images go from {low} to {high}, '
                          'not from 0 to 255')
 
-def _joined(parts, split, n, classes):
-    "The images and labels of a split, in order and checked."
+def _joined(parts, split, release):
+    "The images and labels of a split, training or test, in order and checked."
     parts = [part for part in parts if part.is_test == (split == 'test')]
     if not parts: raise ValueError(f'it holds no {split} images')
     order = _order([part.key for part in parts])
     x = np.concatenate([parts[i].x for i in order])
     y = np.concatenate([parts[i].y for i in order])
-    _check_set(x, y, n, split, classes)
+    _check_set(x, y, split, release)
     return x, y
 
-# %% ../nbs/02g_archive.ipynb #6d7a82c4
+# %% ../nbs/02g_archive.ipynb #12b25698
 def _read_parts(place, release):
     "All files of a place, decoded. An error in one of them names it."
     parts = []
@@ -316,14 +317,12 @@ def read_cifar(
     release: Release = OFFICIAL   # what it is compared with
 ) -> Data:
     "CIFAR from a place. Raises `UserError` if it is damaged, incomplete or another."
-    classes, (n_train, n_test) = release.classes, release.sizes
     try:
         parts = _read_parts(place, release)
-        arrays = (*_joined(parts, 'training', n_train, classes),
-                  *_joined(parts, 'test', n_test, classes))
+        arrays = *_joined(parts, 'training', release), *_joined(parts, 'test', release)
     except Exception as e:   # a damaged archive may raise anything
         reason = printable(str(e) or type(e).__name__)[:300]   # names in it are a stranger's
         raise UserError(f'{place} is not a complete copy of {release.title} ({reason}): '
                         'put a complete copy there, or name another place '
                         f'({release.named_by})') from e
-    return from_arrays(arrays, str(place), release.name, classes)
+    return from_arrays(arrays, str(place), release.name, release.classes)

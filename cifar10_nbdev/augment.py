@@ -95,7 +95,7 @@ class TrainBatches(Batches):
         "The positions of an epoch's images in the set, in random order, int64 N."
         return torch.randperm(len(self.x), generator=self.g, device=self.x.device)
 
-# %% ../nbs/02b_augment.ipynb #3da18478
+# %% ../nbs/02b_augment.ipynb #6156253e
 @patch
 def draw(self: TrainBatches,
     i: Tensor              # positions of a batch's images in the set, int64 B
@@ -106,11 +106,11 @@ def draw(self: TrainBatches,
     options = dict(generator=self.g, device=i.device)
     def whole(low, high): return torch.randint(low, high, (len(i),), **options)
     def uniform(): return torch.rand(len(i), **options)
-    def shift(): return whole(-a.shift, a.shift + 1)
-    def corner(): return whole(0, side) - a.cutout//2   # the center is anywhere in the image
     def view(i):
-        table = dict(i=i, flip=self.flips[i] ^ bool(self.epoch % 2), dy=shift(), dx=shift())
-        if a.cutout: table.update(y0=corner(), x0=corner())
+        table = dict(i=i, flip=self.flips[i] ^ bool(self.epoch % 2))
+        for name in ('dy', 'dx'): table[name] = whole(-a.shift, a.shift + 1)
+        if a.cutout:   # the center is anywhere in the image
+            for name in ('y0', 'x0'): table[name] = whole(0, side) - a.cutout//2
         return table
 
     table = view(i)
@@ -137,7 +137,7 @@ def apply(self: TrainBatches,
     where = square(x, *(table[f'mix_{name}'] for name in ('size', 'y0', 'x0')))
     return cutmix(x, y, *view('other_'), where, self.n_classes)
 
-# %% ../nbs/02b_augment.ipynb #6daef0a6
+# %% ../nbs/02b_augment.ipynb #607bc50e
 @dataclass
 class DataLoaders:
     "The batches of a run."
@@ -151,7 +151,7 @@ def get_dls(
     batch_size: int,                     # for training
     device: torch.device|str = 'cpu',
     seed: int = 0,                       # of shuffling and augmentation
-    augment: Augment = Augment()
+    augment: Augment = Augment()         # or what has the same settings, like a `Recipe`
 ) -> DataLoaders:
     "Batches of a data set on `device`, normalized by the statistics of its training set."
     data, stats = data.to(device), channel_stats(data.train_x)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DRIVER_NEEDED', 'REMEDIES', 'nvidia_driver', 'decide_device', 'try_device', 'kernels_of', 'pick_device',
-           'device_name', 'gpu_facts', 'usable_cores', 'limit_threads', 'keep_freed_memory', 'prepare_cpu']
+           'device_name', 'gpu_facts', 'usable_cores', 'keep_freed_memory', 'prepare_cpu']
 
 # %% ../nbs/02j_device.ipynb #23d39d1c
 import ctypes, math, os, platform, re, subprocess, sys
@@ -140,7 +140,7 @@ def gpu_facts(
         tf32_products=p.major >= 8 and torch.get_float32_matmul_precision() != 'highest',
         tf32_convolutions=p.major >= 8 and cudnn.allow_tf32)
 
-# %% ../nbs/02j_device.ipynb #3dc0352a
+# %% ../nbs/02j_device.ipynb #cd471bcf
 def usable_cores(
     cpu_max: str|Path = '/sys/fs/cgroup/cpu.max'  # quota and period in microseconds; or 'max'
 ) -> int:
@@ -151,11 +151,6 @@ def usable_cores(
     except (OSError, ValueError): return n
     return max(1, min(n, math.ceil(quota/period)))
 
-def limit_threads():
-    "Let torch use no more threads than this process may use cores."
-    if 'OMP_NUM_THREADS' in os.environ: return
-    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
-
 # %% ../nbs/02j_device.ipynb #dfb22c42
 def keep_freed_memory() -> bool:  # whether this machine's C library accepts the settings
     "Let the C library reuse large blocks, on Linux. Call it before the first allocation of one."
@@ -165,8 +160,9 @@ def keep_freed_memory() -> bool:  # whether this machine's C library accepts the
     except (AttributeError, OSError): return False   # another C library, such as musl
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
-# %% ../nbs/02j_device.ipynb #3f7ebed1
+# %% ../nbs/02j_device.ipynb #f3905891
 def prepare_cpu():
     "Prepare this process for a CPU: keep freed memory, and use no more threads than cores."
     keep_freed_memory()
-    limit_threads()
+    if 'OMP_NUM_THREADS' in os.environ: return
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['NOTEBOOK_PROGRAMS', 'RUN_BYTES', 'check_python', 'check_torch', 'check_device', 'check_room', 'check_data',
-           'check_notebooks', 'examine', 'main']
+           'check_notebooks', 'main']
 
-# %% ../nbs/07_doctor.ipynb #2e9001a0
+# %% ../nbs/07_doctor.ipynb #280acb30
 import os, platform, shutil, sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -21,14 +20,11 @@ from .core import UserError, in_root, is_project, project_root
 from .device import device_name, nvidia_driver, pick_device, usable_cores
 from .params import OneSentenceParser, command, is_program
 
-# %% ../nbs/07_doctor.ipynb #863903f8
+# %% ../nbs/07_doctor.ipynb #98410b4d
 def check_python() -> str:
-    "The version of Python and where it is. Raises `UserError` if it is too old."
-    version = platform.python_version()
-    if sys.version_info < (3, 11):
-        raise UserError(f'Python {version} is too old: '
-                        'make an environment with Python 3.11 to 3.13')
-    return f'Python {version} on {platform.system()} {platform.machine()}, {sys.prefix}'
+    "The version of Python and where it is; one that is too old is refused at the installation."
+    return (f'Python {platform.python_version()} on {platform.system()} {platform.machine()}, '
+            f'{sys.prefix}')
 
 def check_torch() -> str:
     "Versions of torch and torchvision. Raises `UserError` if they do not match."
@@ -78,7 +74,7 @@ def check_data(
     return (f'CIFAR-10 is not here yet: the first run downloads {OFFICIAL.n_bytes/1e6:,.0f} MB '
             f'into {check_room(cache, 3*OFFICIAL.n_bytes)}')
 
-# %% ../nbs/07_doctor.ipynb #f1d1f216
+# %% ../nbs/07_doctor.ipynb #5fea8190
 NOTEBOOK_PROGRAMS = 'jupyterlab', 'papermill', 'ipykernel', 'nbconvert'
 
 def _check_kernel():
@@ -97,36 +93,16 @@ def check_notebooks(
     needed: bool = True  # whether this is a checkout, whose notebooks need them
 ) -> str:
     "Versions of the notebooks' programs. Raises `UserError` if something is missing."
-    have, missing = [], []
-    for name in NOTEBOOK_PROGRAMS:
-        try: have.append(f'{name} {metadata.version(name)}')
-        except metadata.PackageNotFoundError: missing.append(name)
-    if missing and needed:
-        raise UserError(f"{', '.join(missing)} missing: pip install -r requirements.txt")
-    if missing:
-        return (f"no {', no '.join(missing)}: only notebooks need them "
-                f"(pip install {' '.join(missing)})")
+    try: have = [f'{name} {metadata.version(name)}' for name in NOTEBOOK_PROGRAMS]
+    except metadata.PackageNotFoundError as e:
+        if needed: raise UserError(f'{e.name} is missing: pip install -r requirements.txt') from e
+        return (f'no {e.name}: only notebooks need it '
+                f"(pip install {' '.join(NOTEBOOK_PROGRAMS)})")
     _check_kernel()
     return ', '.join(have)
 
-# %% ../nbs/07_doctor.ipynb #7d8c1f0f
+# %% ../nbs/07_doctor.ipynb #7cb7a229
 RUN_BYTES = 100e6   # checkpoint, figures and reports of a run
-
-def examine(
-    data_dir: str|None = None,   # a run's parameters
-    output_dir: str = 'output'
-) -> Iterator[tuple[str, str, bool]]:  # what, the line about it, whether it is fine
-    "Make all checks, one after the other."
-    checks = {
-        'Python': check_python,
-        'torch': check_torch,
-        'device': check_device,
-        'data': lambda: check_data(named_place(data_dir), in_root('data')),
-        'output': lambda: check_room(in_root(output_dir), RUN_BYTES),
-        'notebooks': lambda: check_notebooks(needed=is_project(project_root()))}
-    for what, check in checks.items():
-        try: yield what, check(), True
-        except UserError as e: yield what, str(e), False
 
 @command
 def main(argv: list[str]) -> int:
@@ -134,10 +110,21 @@ def main(argv: list[str]) -> int:
     parser = OneSentenceParser(main.__doc__)
     parser.add_argument('--data_dir', help='the folder or archive that holds CIFAR-10')
     parser.add_argument('--output_dir', default='output')
+    args = parser.parse_args(argv)
+    checks = {
+        'Python': check_python,
+        'torch': check_torch,
+        'device': check_device,
+        'data': lambda: check_data(named_place(args.data_dir), in_root('data')),
+        'output': lambda: check_room(in_root(args.output_dir), RUN_BYTES),
+        'notebooks': lambda: check_notebooks(needed=is_project(project_root()))}
     wrong = 0
-    for what, line, fine in examine(**vars(parser.parse_args(argv))):
-        wrong += not fine
-        print(f"{'ok ' if fine else 'BAD'} {what:<9}  {line}", flush=True)
+    for what, check in checks.items():
+        try: mark, line = 'ok ', check()
+        except UserError as e:
+            mark, line = 'BAD', e
+            wrong += 1
+        print(f'{mark} {what:<9}  {line}', flush=True)
     print(f"{wrong} problem{'s'*(wrong > 1)}: the lines marked BAD say what to do"
           if wrong else 'fit to train')
     return min(wrong, 1)

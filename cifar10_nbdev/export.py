@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['METADATA', 'TOLERANCE', 'export', 'onnx_differences', 'main']
 
-# %% ../nbs/05a_export.ipynb #23b02306
-import copy, importlib, json, logging
+# %% ../nbs/05a_export.ipynb #72a305e6
+import copy, json, logging
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from io import StringIO
@@ -16,21 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import UserError, explain, in_root, printable, write_atomic
-from .params import OneSentenceParser, command, is_program
+from .core import (UserError, explain, in_root, optional, printable,
+                                write_atomic)
+from .params import command, is_program
 from .pictures import get_data
-from .predict import (MODEL_HELP, SHIPPED, Classifier, check_writable,
-                                   find_network, load_model, network_from, say_which)
+from .predict import (SHIPPED, Classifier, asked_for, check_writable,
+                                   network_parser)
 
-# %% ../nbs/05a_export.ipynb #554cfecf
+# %% ../nbs/05a_export.ipynb #feb17259
 METADATA = ('classes', 'model', 'dataset', 'test_accuracy', 'temperature',
             'out_of_distribution', 'weights_sha256')
-
-def _optional(name):
-    "Import a package of the extra `onnx`. Raises `UserError` if it is missing."
-    try: return importlib.import_module(name)
-    except ImportError as e:
-        raise UserError(f'{e.name} is missing: pip install cifar10_nbdev[onnx]') from e
 
 @contextmanager
 def _quiet():
@@ -53,13 +48,13 @@ def _to_onnx(model):
         if key in METADATA: made.metadata_props.add(key=key, value=json.dumps(value))
     return made.SerializeToString()
 
-# %% ../nbs/05a_export.ipynb #c3199998
+# %% ../nbs/05a_export.ipynb #2b4f702e
 def export(
     model: Classifier,
     path: str|Path      # of the .onnx file
 ) -> Path:
     "Write a network as one ONNX file. Raises `UserError` if that cannot be done."
-    _optional('onnxscript')                                  # which imports onnx
+    optional('onnxscript', 'onnx')                           # which imports onnx
     check_writable(path)
     try:
         with _quiet(): content = _to_onnx(model)
@@ -70,7 +65,7 @@ def export(
         raise UserError(f'{path} cannot be written ({e.strerror or e}): '
                         'name another place') from e
 
-# %% ../nbs/05a_export.ipynb #2f74a0c2
+# %% ../nbs/05a_export.ipynb #d0907780
 TOLERANCE = 1e-4   # by which a probability or an outlier score may differ
 
 def onnx_differences(
@@ -79,7 +74,7 @@ def onnx_differences(
     x: Tensor            # images, uint8 N×3×32×32
 ) -> tuple[int, float]:  # images with another prediction; the largest difference
     "How an ONNX file's outputs, by onnxruntime, differ from PyTorch's."
-    session = _optional('onnxruntime').InferenceSession(
+    session = optional('onnxruntime', 'onnx').InferenceSession(
         str(path), providers=['CPUExecutionProvider'])
     n_other, largest = 0, 0.
     for xb in x.split(500):            # a table each: the probabilities, then the outlier score
@@ -90,7 +85,7 @@ def onnx_differences(
         largest = max(largest, float(difference.max()))
     return n_other, largest
 
-# %% ../nbs/05a_export.ipynb #611598cf
+# %% ../nbs/05a_export.ipynb #e0620133
 def _test_images(model, data_dir):
     "The images on which to compare, and what they are."
     try: return get_data(model.info.dataset, data_dir).test_x, 'test images'
@@ -102,17 +97,13 @@ def _test_images(model, data_dir):
 @command
 def main(argv: list[str]) -> int:
     "Write a trained network as ONNX, and check the file against PyTorch."
-    parser = OneSentenceParser(main.__doc__)
-    parser.add_argument('--model', help=MODEL_HELP)
-    parser.add_argument('--network', metavar='FILE.py:NAME', type=network_from,
-                        help='the function or class that made it, if it was your own')
+    parser = network_parser(main.__doc__)
     parser.add_argument('--data_dir',
                         help='the folder or archive that holds CIFAR-10')
     parser.add_argument('--to', metavar='FILE.onnx', help='default: model.onnx in the folder of '
                         'the run, or <name>.onnx for a network that comes with the library')
     args = parser.parse_args(argv)
-    model, source = load_model(args.model, args.network), find_network(args.model)
-    say_which(args.model, model)
+    model, source = asked_for(args)
     beside = f'{source.stem}.onnx' if source.parent == SHIPPED else source.parent/'model.onnx'
     path = export(model, in_root(args.to or beside))
     x, what = _test_images(model, args.data_dir)

@@ -29,7 +29,7 @@ FILES = {
 MADE_LATER = ('run.html', 'model.onnx', 'demo.html', 'suspicious_labels.png', 'heat_maps.png',
               'first_filters.png', 'feature_map.png')   # by others, from a finished run
 
-# %% ../nbs/02n_folder.ipynb #a47459dc
+# %% ../nbs/02n_folder.ipynb #bd5bf5f2
 def _same(a, b):
     "Whether both are files, with the same content."
     return a.is_file() and b.is_file() and filecmp.cmp(a, b, shallow=False)
@@ -62,9 +62,9 @@ def move_aside(
     def is_there(): return all(_same(out/f, to/f) for f in names)
     while to.exists() and not is_there(): to = to.with_name(to.name + '+')
     if not to.exists(): _link_all(out, names, to)
-    first = 'model.safetensors', 'metrics.json'   # without them, nobody takes the rest for a run
-    for f in sorted(names, key=lambda f: (f not in first, f in first and first.index(f))):
-        (out/f).unlink()
+    # without the first two, nobody takes the rest for a run
+    order = ['model.safetensors', 'metrics.json', *names]
+    for f in sorted(names, key=order.index): (out/f).unlink()
     return to
 
 # %% ../nbs/02n_folder.ipynb #18492e82

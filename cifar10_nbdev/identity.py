@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['WRAPPED', 'FOLLOWED', 'bytes_of', 'code_of', 'model_digest', 'identity', 'differences']
 
-# %% ../nbs/02ka_identity.ipynb #e2e4a910
+# %% ../nbs/02ka_identity.ipynb #b981a0bb
 import functools, hashlib, re, sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from .core import is_installed, regular
 from .params import SPECS
 from .recipe import Compute, Recipe
 
-# %% ../nbs/02ka_identity.ipynb #3b86cb47
+# %% ../nbs/02ka_identity.ipynb #b6de0096
 def _is_users(thing):
     "Whether a class or a module is not an installed one."
     module = thing if isinstance(thing, ModuleType) else sys.modules.get(thing.__module__)
@@ -45,11 +45,10 @@ def _function(f):
 def _members(thing):
     "What a class or a module defines, of a class also what it inherits, unless it is installed."
     bases = filter(_is_users, getattr(thing, '__mro__', [thing]))
-    members = [pair for base in bases for pair in sorted(vars(base).items())
-               if not pair[0].startswith('__') or isinstance(pair[1], FunctionType)]
-    return [name for name, _ in members], [member for _, member in members]
+    return [pair for base in bases for pair in sorted(vars(base).items())
+            if not pair[0].startswith('__') or isinstance(pair[1], FunctionType)]
 
-# %% ../nbs/02ka_identity.ipynb #6d80c15f
+# %% ../nbs/02ka_identity.ipynb #f6e6aa14
 def bytes_of(
     t: Tensor   # on any device
 ) -> bytes:
@@ -83,8 +82,7 @@ def _parts(thing):
     if isinstance(thing, Tensor): return [hashlib.sha256(bytes_of(thing)).hexdigest()], []
     if isinstance(thing, np.ndarray): return [hashlib.sha256(thing.tobytes()).hexdigest()], []
     if isinstance(thing, Path): return [_file(thing)], []
-    if isinstance(thing, type | ModuleType): return _members(thing)
-    if isinstance(thing, BuiltinFunctionType): return [], []
+    if isinstance(thing, type | ModuleType): return [], _members(thing)
     if not isinstance(thing, FunctionType): return _object(thing)
     return ([], []) if is_installed(thing.__code__.co_filename) else _function(thing)
 

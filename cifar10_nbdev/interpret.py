@@ -6,7 +6,7 @@
 __all__ = ['energy', 'Predictions', 'prediction_table', 'wilson', 'class_table', 'confused_pairs', 'ece', 'nll', 'brier',
            'fit_temperature', 'OutlierScore', 'over_seeds', 'mean_std']
 
-# %% ../nbs/02e_interpret.ipynb #5957b880
+# %% ../nbs/02e_interpret.ipynb #cafb4623
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 # %% ../nbs/02e_interpret.ipynb #ad884912
 def energy(
@@ -76,7 +75,7 @@ def prediction_table(
     table[[f'p_{c}' for c in classes]] = preds.probs.numpy()
     return table.reset_index()
 
-# %% ../nbs/02e_interpret.ipynb #65d26961
+# %% ../nbs/02e_interpret.ipynb #1e14a1b4
 @patch(as_prop=True)
 def n_correct(self: Predictions) -> int:
     "The number of correct predictions."
@@ -95,9 +94,8 @@ def accuracy(self: Predictions) -> float:
 @patch(as_prop=True)
 def balanced_accuracy(self: Predictions) -> float:
     "The mean of the accuracies of all classes that have images, 0 to 1."
-    right, n = (y.bincount(minlength=self.probs.shape[1])
-                for y in (self.labels[self.correct], self.labels))
-    return (right[n > 0]/n[n > 0]).mean().item()
+    by_class = pd.Series(self.correct.numpy()).groupby(self.labels.numpy())
+    return by_class.mean().mean()
 
 def wilson(
     k: int,  # number of correct predictions
@@ -110,7 +108,7 @@ def wilson(
     half = z/(n + z*z)*(k*(n - k)/n + z*z/4)**.5
     return max(middle - half, 0.), min(middle + half, 1.)
 
-# %% ../nbs/02e_interpret.ipynb #8c8293f9
+# %% ../nbs/02e_interpret.ipynb #315075ad
 @patch
 def confusion(self: Predictions) -> np.ndarray:
     "The confusion matrix, int64 classes×classes: a row per true class, a column per predicted."
@@ -121,12 +119,14 @@ def confusion(self: Predictions) -> np.ndarray:
 def class_table(
     preds: Predictions,
     classes: list[str]
-) -> pd.DataFrame:  # class, images, correct, accuracy, low, high
-    "The accuracy of each class with its 95 % interval, lowest first."
+) -> pd.DataFrame:  # class, images, correct, accuracy, low, high, precision, f1
+    "Accuracy (recall) of each class with its 95 % interval, lowest first; precision and F1."
     counts = preds.confusion()
     t = pd.DataFrame({'class': classes, 'images': counts.sum(1), 'correct': counts.diagonal()})
     t['accuracy'] = t.correct/t.images
     t[['low', 'high']] = [*map(wilson, t.correct, t.images)]
+    t['precision'] = t.correct/counts.sum(0)
+    t['f1'] = 2*t.correct/(t.images + counts.sum(0))
     return t.sort_values('accuracy', ignore_index=True)
 
 def confused_pairs(
@@ -136,22 +136,21 @@ def confused_pairs(
 ) -> pd.DataFrame:  # a, b, total, a predicted as b, b predicted as a
     "The pairs of classes that are confused most often."
     i, j = np.triu_indices(len(classes), 1)
-    names, back = np.array(classes), counts.T
+    names = np.array(classes)
     table = pd.DataFrame({
-        'a': names[i], 'b': names[j], 'total': (counts + back)[i, j],
-        'a predicted as b': counts[i, j], 'b predicted as a': back[i, j]})
+        'a': names[i], 'b': names[j], 'total': counts[i, j] + counts[j, i],
+        'a predicted as b': counts[i, j], 'b predicted as a': counts[j, i]})
     return table.nlargest(n, 'total').reset_index(drop=True)
 
-# %% ../nbs/02e_interpret.ipynb #c3550c5d
+# %% ../nbs/02e_interpret.ipynb #bf4db134
 def ece(
     preds: Predictions
 ) -> float:  # 0 to 1; NaN if a probability is NaN
     "Expected calibration error in 15 equal bins (Guo et al. 2017, arXiv 1706.04599)."
-    p, n_bins = preds.confidence, 15
-    if p.isnan().any(): return np.nan
-    bins = torch.bucketize(p, torch.linspace(0, 1, n_bins + 1)[1:-1])
-    surplus = torch.zeros(n_bins).index_add(0, bins, p - preds.correct.float())
-    return surplus.abs().sum().item()/len(p)   # of each bin: its weight times its distance
+    p = preds.confidence.numpy()
+    if np.isnan(p).any(): return np.nan
+    surplus, _ = np.histogram(p, 15, (0, 1), weights=p - preds.correct.numpy())
+    return np.abs(surplus).sum().item()/len(p)   # of each bin: its weight times its distance
 
 def nll(
     preds: Predictions
@@ -163,7 +162,7 @@ def brier(
     preds: Predictions
 ) -> float:  # from 0, all correct with full confidence, to 2, all wrong with full confidence
     "The mean squared distance of the probabilities from the truth (Brier 1950)."
-    truth = one_hot(preds.labels, preds.probs.shape[1])
+    truth = F.one_hot(preds.labels, preds.probs.shape[1])
     return (preds.probs - truth).square().sum(1).mean().item()
 
 # %% ../nbs/02e_interpret.ipynb #33656628

@@ -25,17 +25,16 @@ class Callback:
 class CancelFit(Exception):
     "Raise this in a callback to end training at once."
 
-# %% ../nbs/02a_learner.ipynb #56676f2d
+# %% ../nbs/02a_learner.ipynb #bd3d0ca0
 LR_POINTS = 20   # at most so many learning rates of an epoch are recorded
 COLLECTED = 64   # batches that are added up at once
 
 class Recorder(Callback):
     "Adds a row (a dict) to `learn.history` after each epoch."
     def before_epoch(self, learn: 'Learner'):
-        "Set the sums to zero, on the device."
-        self.loss = torch.zeros((), device=learn.device)
-        self.n_correct = torch.zeros_like(self.loss)
-        self.n, self.batches, self.start = 0, [], time.perf_counter()
+        "Set the sums to zero; what is added to them is on the device."
+        self.loss = self.n_correct = self.n = 0
+        self.batches, self.start = [], time.perf_counter()
 
     def after_batch(self, learn: 'Learner'):
         "Collect a batch; no value leaves the device."
@@ -55,8 +54,8 @@ class Recorder(Callback):
     def after_epoch(self, learn: 'Learner'):
         "Add a row: results on the training batches, the evaluation, learning rates, seconds."
         self.add_up()
-        row = dict(epoch=learn.epoch, train_loss=self.loss.item()/self.n,
-                   train_accuracy=self.n_correct.item()/self.n)
+        row = dict(epoch=learn.epoch, train_loss=float(self.loss)/self.n,
+                   train_accuracy=float(self.n_correct)/self.n)
         if learn.eval_set:
             row[f'{learn.eval_set}_loss'], row[f'{learn.eval_set}_accuracy'] = learn.evaluation
         every = -(-len(learn.lrs)//LR_POINTS)   # steps from one recorded rate to the next
@@ -172,13 +171,13 @@ def fit(self: Learner, nepochs: int):
     except CancelFit: self('after_cancel')
     finally: self('after_fit')
 
-# %% ../nbs/02a_learner.ipynb #8e668f61
+# %% ../nbs/02a_learner.ipynb #a6e60b64
 class FiniteLoss(Callback):
     "Ends training with a `UserError` if the loss is infinite or NaN, and says at which step."
     order = -1   # before anything from the epoch is kept
     def before_epoch(self, learn: Learner):
         "Start an epoch without losses."
-        self.epoch, self.losses = learn.epoch + 1, []
+        self.losses = []
 
     def after_batch(self, learn: Learner):
         "Collect the loss of a step; look at it at once where that costs nothing."
@@ -192,9 +191,8 @@ class FiniteLoss(Callback):
         if all(finite): return
         since = len(finite) - finite.index(False) - 1   # how many steps ago
         step, lr = learn.step - since, learn.lrs[-1 - since]
-        raise UserError(f'the loss is no finite number at step {step} (epoch {self.epoch}), with '
-                        f"lr {lr:g}: take a smaller lr, or precision='float32'")
+        raise UserError(f'the loss is no finite number at step {step} (epoch '
+                        f'{len(learn.history) + 1}), with lr {lr:g}: take a smaller lr, '
+                        "or precision='float32'")
 
-    def after_cancel(self, learn: Learner):
-        "The same if training is ended early."
-        self.after_epoch(learn)
+    after_cancel = after_epoch   # if training is ended early

@@ -32,19 +32,19 @@ def orthogonalize(
         x = torch.baddbmm(x, s, x, beta=a)            # a x + (b s + c s²) x
     return x.mT if tall else x
 
-# %% ../nbs/02c_optim.ipynb #358b2101
+# %% ../nbs/02c_optim.ipynb #b67a56db
 def _moves(updates, factor, padded):
     "Orthogonalized matrices times a factor; of one shape together, or `padded`, of one height."
     same = defaultdict(list)
     for i, u in enumerate(updates): same[len(u) if padded else u.shape].append(i)
-    found = {}
+    moves = [*updates]
     for rows in same.values():
         batch = pad_sequence([updates[i].T for i in rows], batch_first=True)   # B×n×m
-        moves = orthogonalize(batch).mul_(factor)
-        for i, o in zip(rows, moves): found[i] = o[:updates[i].shape[1]].T
-    return [found[i] for i in range(len(updates))]
+        batch = orthogonalize(batch).mul_(factor)
+        for i, o in zip(rows, batch): moves[i] = o[:updates[i].shape[1]].T
+    return moves
 
-# %% ../nbs/02c_optim.ipynb #cfd5996a
+# %% ../nbs/02c_optim.ipynb #53ffbeb9
 class Muon(torch.optim.AdamW):
     "Muon for parameter groups with `muon=True`, whose parameters have 4 dimensions; else AdamW."
     @torch.no_grad()
@@ -64,9 +64,9 @@ class Muon(torch.optim.AdamW):
             overflow = keep == 0
             for g in grads: g.masked_fill_(overflow, 0.)
         for p in filters:
-            if self.state[p]: continue
-            zero = torch.zeros((), device=p.device)
-            self.state[p].update(step=zero, momentum_buffer=torch.zeros_like(p))
+            if not self.state[p]:
+                self.state[p] = dict(step=torch.zeros((), device=p.device),
+                                     momentum_buffer=torch.zeros_like(p))
         sums, steps = ([self.state[p][k] for p in filters] for k in ('momentum_buffer', 'step'))
         torch._foreach_add_(steps, [keep]*len(steps))      # which AdamW expects every state to have
         torch._foreach_mul_(sums, momentum**keep)

@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['whole', 'RECIPE', 'SPECS', 'Spec', 'number', 'one_of', 'a_path', 'brief', 'coerce', 'did_you_mean', 'check_params',
-           'injected', 'defaults_of', 'from_notebook', 'only_these', 'comments', 'notes_of', 'OneSentenceParser',
-           'parse_args', 'SteadyStream', 'steady', 'prepare_process', 'command', 'is_program', 'run_command']
+           'injected', 'defaults_of', 'only_these', 'notes_of', 'OneSentenceParser', 'parse_args', 'SteadyFile',
+           'steady', 'prepare_process', 'command', 'is_program', 'run_command']
 
-# %% ../nbs/02i_params.ipynb #f1652236
-import difflib, functools, numbers, os, re, signal, sys
+# %% ../nbs/02i_params.ipynb #8a0899eb
+import difflib, functools, io, numbers, os, re, signal, sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import TextIO
 
@@ -139,54 +138,42 @@ def check_params(
                             'give it a value in the parameters cell')
     return {name: coerce(name, given[name]) for name in SPECS}
 
-# %% ../nbs/02i_params.ipynb #d65e25d8
+# %% ../nbs/02i_params.ipynb #a7e002d1
 def injected(
-    sources: list  # the cells' sources, such as IPython's `In`
-) -> list:         # names, in order
+    ns: dict   # a notebook's `globals()`
+) -> list:     # names, in order
     "The names that papermill's last injected cell assigns: it has lines such as `name = value`."
-    cells = [s for s in sources if re.match(r'# Parameters\s*\n', s)] or ['']
+    cells = [s for s in ns.get('In', []) if re.match(r'# Parameters\s*\n', s)] or ['']
     names = re.findall(r'^([^\s=]+) *=', cells[-1], flags=re.M)
     return [n for n in names if not n.startswith('PAPERMILL_')]   # papermill's own
 
 def defaults_of(
-    module: object  # one that assigns parameters, such as `train`, or its `globals()`
-) -> dict:
-    "The parameters that a module or a namespace assigns, with their values."
+    module: object  # one that assigns parameters, such as `train`; or a notebook's `globals()`
+) -> dict:          # not yet checked
+    "The parameters that it assigns; in a notebook also what you misspelled for papermill."
     ns = getattr(module, '__dict__', module)
-    return {name: ns[name] for name in SPECS if name in ns}
+    return {name: ns[name] for name in [*SPECS, *injected(ns)] if name in ns}
 
-def from_notebook(
-    ns: dict  # a notebook's `globals()`
-) -> dict:    # the parameters, and whatever else papermill injected
-    "A notebook's parameters, not yet checked; the ones you misspelled are included."
-    names = [*SPECS, *injected(ns.get('In', []))]
-    return {name: ns[name] for name in names if name in ns}
-
-# %% ../nbs/02i_params.ipynb #d9880070
+# %% ../nbs/02i_params.ipynb #19ce4545
 def only_these(
     ns: dict,    # the notebook's `globals()`
     *names: str  # its parameters
 ):
     "Raise `UserError` if papermill injected a parameter that the notebook does not have."
-    for name in injected(ns.get('In', [])):
+    for name in injected(ns):
         if name not in names:
             raise UserError(f"there is no parameter {name!r}: there are {', '.join(names)}")
 
-# %% ../nbs/02i_params.ipynb #a768a2cc
-def comments(
-    source: str  # Python source
-) -> dict:       # parameter -> the comment at the end of the line that assigns it
-    "The comments that say what each parameter is."
-    notes = re.findall(r'^(\w+) *= .*?  # (.+)$', source, flags=re.M)
-    return {name: text for name, text in notes if name in SPECS}
-
+# %% ../nbs/02i_params.ipynb #caf1b6e2
 def notes_of(
     module: object  # as for `defaults_of`
-) -> dict:          # empty for a notebook, which has no file
-    "What a module's file says about each parameter that it assigns."
+) -> dict:          # parameter -> comment; empty for a notebook, which has no file
+    "What a module's file says about each parameter, at the end of the line that assigns it."
     ns = getattr(module, '__dict__', module)
     if '__file__' not in ns: return {}
-    return comments(Path(ns['__file__']).read_text(encoding='utf-8'))
+    source = Path(ns['__file__']).read_text(encoding='utf-8')
+    notes = re.findall(r'^(\w+) *= .*?  # (.+)$', source, flags=re.M)
+    return {name: text for name, text in notes if name in SPECS}
 
 # %% ../nbs/02i_params.ipynb #24f054e5
 class OneSentenceParser(ArgumentParser):
@@ -216,32 +203,21 @@ def parse_args(
         raise UserError(did_you_mean(name.replace('-', '_')))
     return check_params(vars(args))
 
-# %% ../nbs/02i_params.ipynb #f6c6a019
-class SteadyStream:
-    "A text stream for which it is no error if nobody can read what is written."
-    def __init__(self, stream: TextIO): self.stream = stream
-    def __getattr__(self, name: str) -> object: return getattr(self.stream, name)
-
-    def _attempt(self, function, *args):
-        "Call a function of the stream; if that fails, connect the stream to the null device."
-        try: return function(*args)
-        except OSError: os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-
-    def write(self, text: str) -> int|None:
-        "Write a text, or lose it."
-        return self._attempt(self.stream.write, text)
-
-    def flush(self):
-        "Write what is buffered, or lose it."
-        self._attempt(self.stream.flush)
+# %% ../nbs/02i_params.ipynb #a291fa5f
+class SteadyFile(io.FileIO):
+    "A file for which it is no error if nobody can read what is written."
+    def write(self, data: bytes) -> int:
+        "Write some of the data, or lose all of it."
+        try: return super().write(data) or len(data)   # None: a terminal that is not ready
+        except OSError: return len(data)
 
 def steady(
     stream: TextIO|None   # `sys.stdout` or `sys.stderr`; None if it was closed before the start
 ) -> TextIO:
     "The stream for a program that must not fail because of it, even by a character."
     if stream is None: return open(os.devnull, 'w')
-    stream.reconfigure(errors='backslashreplace')
-    return SteadyStream(stream)
+    file = io.BufferedWriter(SteadyFile(stream.fileno(), 'w', closefd=False))
+    return io.TextIOWrapper(file, stream.encoding, 'backslashreplace', line_buffering=True)
 
 # %% ../nbs/02i_params.ipynb #a0cff586
 def prepare_process():
@@ -270,7 +246,7 @@ def command(
         if code: sys.exit(code)
     return main
 
-# %% ../nbs/02i_params.ipynb #f50e4dde
+# %% ../nbs/02i_params.ipynb #74f03a66
 def is_program(
     ns: dict  # a module's `globals()`
 ) -> bool:
@@ -283,7 +259,7 @@ def run_command(
 ) -> tuple[int, str]:  # the exit code, and what was printed on stdout and stderr
     "Run a command and catch what it prints, for tests."
     code = 0
-    with redirect_stdout(StringIO()) as out, redirect_stderr(out):
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(out):
         try: main([*map(str, argv)])
         except SystemExit as e: code = e.code
     return code, out.getvalue()

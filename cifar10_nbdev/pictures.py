@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'SPLITS', 'LIKE_SPLITS', 'SAY_SECONDS', 'prepare', 'to_tensor', 'see', 'Picture', 'files_below',
-           'list_pictures', 'check_classes', 'fifth_of_each', 'read_pictures', 'refuse_unreadable', 'decode_folder',
-           'warning_of', 'load_folder', 'get_folder', 'get_data']
+           'list_pictures', 'check_classes', 'read_pictures', 'decode_folder', 'warning_of', 'load_folder', 'get_data']
 
-# %% ../nbs/02ha_pictures.ipynb #39cb7da0
-import hashlib, os, time, warnings
+# %% ../nbs/02ha_pictures.ipynb #479775ae
+import hashlib, os, re, time, warnings
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +21,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .cifar10 import keep_decoded, load_cifar, locked, read_cache, stat_digest
+from .cifar10 import load_cifar, locked, read_cache, stat_digest, write_cache
 from .archive import from_arrays
 from .core import UserError, in_root, printable, regular
-from .data import SHAPES_SIZES, Data, shapes10
+from .data import SHAPES_SIZES, Data, shapes10, stratified
 
 # %% ../nbs/02ha_pictures.ipynb #c4ef2d99
 def _eight_bits(im):
@@ -74,7 +73,7 @@ def see(
         raise UserError(f"{printable(path)} cannot be read ({what}): pictures of these formats "
                         f"can: {', '.join(FORMATS)}") from e
 
-# %% ../nbs/02ha_pictures.ipynb #a4e615be
+# %% ../nbs/02ha_pictures.ipynb #7b531afc
 class Picture(NamedTuple):
     "A picture file of a folder."
     split: str   # train or test, or '' where there is no such folder
@@ -88,18 +87,17 @@ def files_below(
     place: Path
 ) -> list[str]:   # relative to it, in order
     "All files below a folder, through links too, but not in circles. Raises OSError."
-    def stop(error):
-        "Raise what `os.walk` would pass over."
-        raise error
-    above, found = {}, []   # above: folder -> the real paths of those that it is in
-    for where, folders, names in os.walk(place, onerror=stop, followlinks=True):
-        real, seen = os.path.realpath(where), above.get(os.path.dirname(where), set())
-        if real in seen: folders.clear()
-        else: found += [os.path.relpath(os.path.join(where, name), place) for name in names]
-        above[where] = seen | {real}
+    found, folders = [], [(place, ())]   # each with the real paths of the folders that it is in
+    while folders:
+        folder, above = folders.pop()
+        real = os.path.realpath(folder)
+        if real in above: continue
+        for entry in os.scandir(folder):
+            if os.path.isdir(entry): folders.append((entry, (*above, real)))
+            else: found.append(os.path.relpath(entry, place))
     return sorted(found)
 
-# %% ../nbs/02ha_pictures.ipynb #47ca8d3f
+# %% ../nbs/02ha_pictures.ipynb #b8b84a5e
 def list_pictures(
     place: Path   # a folder
 ) -> tuple[list[Picture], Counter]:   # and how many other files there are, by their endings
@@ -116,16 +114,15 @@ def list_pictures(
     endings = {e for e, kind in Image.registered_extensions().items() if kind in FORMATS}
     pictures, others = [], Counter()
     for path in files:
-        *above, name = Path(path).parts
-        hidden = any(part[0] == '.' or part == '__MACOSX' for part in (*above, name))
-        split, cls = above[:2] if splits and len(above) > 1 else ('', *above, '')[:2]
-        ending = os.path.splitext(name)[1].lower()
-        fits = not splits and cls or split in SPLITS
-        if fits and ending in endings and not hidden: pictures.append(Picture(split, cls, path))
-        else: others[printable(ending or name)[:20]] += 1
+        parts = Path(path).parts if splits else ('', *Path(path).parts)   # split, class, …, name
+        ending = os.path.splitext(path)[1].lower()
+        hidden = re.search(r'(^|/)(\.|__MACOSX/)', path)
+        if len(parts) > 2 and parts[0] in ('', *SPLITS) and ending in endings and not hidden:
+            pictures.append(Picture(*parts[:2], path))
+        else: others[printable(ending or parts[-1])[:20]] += 1
     return pictures, others
 
-# %% ../nbs/02ha_pictures.ipynb #d3b8fc49
+# %% ../nbs/02ha_pictures.ipynb #932a334e
 def check_classes(
     pictures: list[Picture],
     place: Path
@@ -140,62 +137,35 @@ def check_classes(
         if not (cls.strip() and cls.isprintable() and len(cls) <= 100):
             raise UserError(f"'{printable(cls)[:100]}' in {place} is no name for a class: rename "
                             'the folder, with up to 100 printable characters')
-        n = {split: counts[split, cls] for split in SPLITS}
-        if counts['', cls] == 1 or (not counts['', cls] and not all(n.values())):
+        if counts['', cls] < 2 and not (counts['train', cls] and counts['test', cls]):
             raise UserError(f'class {cls} in {place} has too few pictures: it needs one to train '
                             'on and one to test on, at least')
     return classes
 
-# %% ../nbs/02ha_pictures.ipynb #23e8c7d1
-def fifth_of_each(
-    y: Tensor   # labels, int64 N
-) -> Tensor:    # bool N
-    "A random fifth of each class, one at least; the same for the same labels."
-    g = torch.Generator().manual_seed(0)
-    chosen = torch.zeros(len(y), dtype=torch.bool)
-    for k in y.unique():
-        i = (y == k).nonzero()[:, 0]
-        chosen[i[torch.randperm(len(i), generator=g)[:max(1, round(len(i)/5))]]] = True
-    return chosen
-
-# %% ../nbs/02ha_pictures.ipynb #054e93ba
+# %% ../nbs/02ha_pictures.ipynb #8f2afbbe
 SAY_SECONDS = 10   # between two lines about the progress
 
 def read_pictures(
-    paths: list[Path],
-    say: Callable = print   # takes a line of text
-) -> tuple[np.ndarray, dict[int, UserError]]:   # uint8 N×32×32×3; position -> what is wrong
-    "Pictures as the network sees them, zeros where there is an error."
-    x, errors = np.zeros((len(paths), 32, 32, 3), np.uint8), {}
-    def read(i):
-        "Decode one picture."
-        try: x[i] = np.asarray(see(paths[i]))
-        except UserError as e: errors[i] = e
-    pool, told = ThreadPoolExecutor(), time.monotonic()
-    try:
-        with warnings.catch_warnings():   # the threads' own contexts undo each other's
-            for done, _ in enumerate(pool.map(read, range(len(paths))), 1):
-                if time.monotonic() - told < SAY_SECONDS: continue
-                told = time.monotonic()
-                say(f'  {done:,} of {len(paths):,} pictures')
-    finally: pool.shutdown(cancel_futures=True)
-    return x, errors
-
-def refuse_unreadable(
-    errors: dict[int, UserError],   # of `read_pictures`
     pictures: list[Picture],
-    place: Path
-):
-    "Raise `UserError` that names all pictures with an error, or the first twenty."
-    if not errors: return
-    names = [printable(pictures[i].path) for i in sorted(errors)]
-    more = f' and {len(names) - 20:,} more' if len(names) > 20 else ''
-    first = str(errors[min(errors)]).partition(' cannot be read ')[2].partition(': pictures of')[0]
-    raise UserError(f"{len(names):,} of the {len(pictures):,} pictures in {place} cannot be read: "
-                    f"{', '.join(names[:20])}{more} (the first: {first}); remove them, or leave "
-                    'them out with skip_unreadable=True')
+    place: Path,
+    say: Callable = print   # takes a line of text
+) -> dict[Picture, np.ndarray|UserError]:   # uint8 32×32×3, or what is wrong
+    "Pictures as the network sees them."
+    def read(picture):
+        "Decode one picture."
+        try: return np.asarray(see(place/picture.path))
+        except UserError as e: return e
+    results, told = {}, time.monotonic()
+    # the threads' own contexts undo each other's; an exception cancels what `map` has not begun
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        for picture, result in zip(pictures, pool.map(read, pictures)):
+            results[picture] = result
+            if time.monotonic() - told > SAY_SECONDS:
+                told = time.monotonic()
+                say(f'  {len(results):,} of {len(pictures):,} pictures')
+    return results
 
-# %% ../nbs/02ha_pictures.ipynb #c17af0ef
+# %% ../nbs/02ha_pictures.ipynb #999d0444
 def decode_folder(
     place: Path,
     pictures: list[Picture],
@@ -203,35 +173,38 @@ def decode_folder(
     say: Callable   # takes a line of text
 ) -> Data:
     "The pictures of a folder as a data set. Raises `UserError` if some cannot be read."
-    x, errors = read_pictures([place/p.path for p in pictures], say)
-    source = str(place)
-    if skip_unreadable and errors:
-        for i in sorted(errors): say(f'  left out: {errors[i]}')
-        source += f', {len(errors):,} unreadable pictures left out'
-        x = np.delete(x, [*errors], 0)
-        pictures = [p for i, p in enumerate(pictures) if i not in errors]
-    else: refuse_unreadable(errors, pictures, place)
+    results = read_pictures(pictures, place, say)
+    errors = {p: e for p, e in results.items() if isinstance(e, UserError)}
+    if errors and not skip_unreadable:
+        names = ', '.join(p.path for p in [*errors][:20])
+        raise UserError(f"{len(errors):,} of the {len(pictures):,} pictures in {place} cannot be "
+                        f"read, among them {printable(names)}: remove them, or leave them out "
+                        f"with skip_unreadable=True; {next(iter(errors.values()))}")
+    for e in errors.values(): say(f'  left out: {e}')
+    left_out = f', {len(errors):,} unreadable pictures left out' if errors else ''
+    pictures = [p for p in pictures if p not in errors]
     classes = check_classes(pictures, place)
-    y = torch.tensor([classes.index(p.cls) for p in pictures])
-    is_test = torch.tensor([p.split == 'test' for p in pictures])
-    if not pictures[0].split: is_test = fifth_of_each(y)
-    mixed = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-    parts = [mixed[part[mixed]].numpy() for part in (~is_test, is_test)]
-    arrays = [a for i in parts for a in (np.ascontiguousarray(x[i]), y.numpy()[i])]
-    return from_arrays(arrays, source, 'folder', classes)
+    mixed = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))
+    pictures = [pictures[i] for i in mixed]
+    x = np.stack([results.pop(p) for p in pictures])
+    y = np.array([classes.index(p.cls) for p in pictures])
+    is_test = np.array([p.split == 'test' for p in pictures])
+    if not pictures[0].split:
+        is_test = stratified(torch.tensor(y), max(len(classes), len(y)//5)).numpy()
+    arrays = x[~is_test], y[~is_test], x[is_test], y[is_test]
+    return from_arrays(arrays, f'{place}{left_out}', 'folder', classes)
 
 def warning_of(data: Data) -> str:
     "What is wrong with the test set, if a picture of it is in the training set too."
     def hashes(x):
         "A number for each image, the same for the same pixels."
         return [hash(image.numpy().tobytes()) for image in x]
-    known = {*hashes(data.train_x)}
-    n = sum(h in known for h in hashes(data.test_x))
+    n = np.isin(hashes(data.test_x), hashes(data.train_x)).sum()
     if not n: return ''
     return (f'{n:,} of the {len(data.test_x):,} test pictures are in the training set too, so the '
             'test accuracy says too much.')
 
-# %% ../nbs/02ha_pictures.ipynb #5127689c
+# %% ../nbs/02ha_pictures.ipynb #52427a02
 def load_folder(
     place: Path,
     cache: Path,             # the project's own folder for data
@@ -253,31 +226,23 @@ def load_folder(
         if not data:
             say(f'reading {len(pictures):,} pictures in {place}: only once')
             data = decode_folder(place, pictures, skip_unreadable, say)
-            keep_decoded(data, home, made_from, say)
+            write_cache(data, home, made_from, say)
     return replace(data, warning=warning_of(data))
 
-# %% ../nbs/02ha_pictures.ipynb #202e8639
-def get_folder(
-    data_dir: str|None,      # relative to the project
-    say: Callable = print,   # takes a line of text
-    skip_unreadable: bool = False
-) -> Data:
-    "The data set in the folder that a run names. Raises `UserError`."
-    if not data_dir or not data_dir.isprintable():
-        raise UserError("dataset='folder' needs data_dir, a path of printable characters: name the "
-                        'folder that has train/<class>/ and test/<class>/, or <class>/ alone')
-    return load_folder(in_root(data_dir), in_root('data'), say, skip_unreadable)
-
+# %% ../nbs/02ha_pictures.ipynb #ea4be040
 def get_data(
     dataset: str,                            # as the parameter of a run
-    data_dir: str|None = None,               # likewise
+    data_dir: str|None = None,               # likewise; relative to the project
     say: Callable = print,                   # takes a line of text
     sizes: tuple[int, int] = SHAPES_SIZES,   # of shapes10
     skip_unreadable: bool = False            # of your own pictures
 ) -> Data:
     "The data set that a run asks for. Raises `UserError` if it is not available."
     if dataset == 'shapes10': return shapes10(sizes)
-    if dataset == 'folder': return get_folder(data_dir, say, skip_unreadable)
+    if dataset == 'folder':
+        if data_dir: return load_folder(in_root(data_dir), in_root('data'), say, skip_unreadable)
+        raise UserError("dataset='folder' needs data_dir: name the folder that has train/<class>/ "
+                        'and test/<class>/, or <class>/ alone')
     try: return load_cifar(data_dir, say, 'cifar10' if dataset == 'auto' else dataset)
     except UserError as e:
         if dataset != 'auto': raise

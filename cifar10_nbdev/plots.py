@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANY', 'SET_NAMES', 'label', 'subplots', 'percent', 'plot_images', 'plot_examples', 'plot_history', 'plot_confusion',
-           'plot_classes', 'plot_calibration', 'pick_wrong', 'most_confident', 'pick_confident_wrong', 'plot_wrong']
+           'plot_classes', 'plot_calibration', 'pick_wrong', 'most_confident', 'plot_wrong']
 
 # %% ../nbs/02f_plots.ipynb #2bc80022
 import math, warnings
@@ -76,31 +76,28 @@ def plot_images(
         ax.set_title('\n'.join(map(label, lines)), size=9)
     return fig
 
-# %% ../nbs/02f_plots.ipynb #666176fa
+# %% ../nbs/02f_plots.ipynb #0d37c1b6
 MANY = 20   # with more classes than that, figures show what matters most
-
-def _plot_some(data):
-    "The first training image of each of forty classes, at most."
-    there = data.train_y.unique()
-    some = there[np.linspace(0, len(there) - 1, min(len(there), 40)).round()]
-    pick = torch.stack([(data.train_y == k).nonzero()[0, 0] for k in some.tolist()])
-    heading = f'{data.title}: training examples of {len(some)} of {len(data.classes):,} classes'
-    return plot_images(data.train_x[pick], [data.classes[k] for k in some], heading, ncols=10)
 
 def plot_examples(
     data: Data,
     rows: int = 3
 ) -> Figure:
-    "Training images with their classes: a row has one of every class, or of ten of many."
-    if len(data.classes) > MANY: return _plot_some(data)
-    first = [(data.train_y == k).nonzero()[:rows, 0] for k in range(len(data.classes))]
+    "Training images with their classes: a row has one of every class; of many, 40 have one each."
+    n = len(data.classes)
+    shown, ncols, which = range(n), n, ''
+    if n > MANY:
+        there = data.train_y.unique()
+        shown = there[np.linspace(0, len(there) - 1, min(len(there), 40)).round()].tolist()
+        rows, ncols, which = 1, 10, f' of {len(shown)} of {n:,} classes'
+    first = [(data.train_y == k).nonzero()[:rows, 0] for k in shown]
     pick = pad_sequence(first, padding_value=-1)   # rows×classes
     x = data.train_x[pick.flatten()]
     x[pick.flatten() < 0] = 255                    # where a class has no more images
-    return plot_images(x, data.classes*len(pick), f'{data.title}: training examples',
-                       ncols=len(data.classes))
+    titles = [data.classes[k] for k in shown]*len(pick)
+    return plot_images(x, titles, f'{data.title}: training examples{which}', ncols)
 
-# %% ../nbs/02f_plots.ipynb #9d96e9ff
+# %% ../nbs/02f_plots.ipynb #883f6d5b
 SET_NAMES = dict(train='training, running', valid='validation', test='test')
 
 def _plot_metric(ax, rows, metric):
@@ -120,14 +117,7 @@ def _plot_metric(ax, rows, metric):
     ax.set_ylabel(metric)
     ax.legend()
 
-def _plot_lr(ax, rows):
-    "The learning rate by step, from `lr_steps`, or by epoch in rows that have only `lr`."
-    rates = rows.get('lr_steps', rows.lr).explode()   # the same number in every epoch
-    epochs = np.linspace(0, len(rows), len(rates) + 1)[1:]
-    ax.plot(epochs, rates, 'o-', markersize=2)
-    ax.set(ylabel='learning rate', ylim=(0, None))
-
-# %% ../nbs/02f_plots.ipynb #8ecfe6d1
+# %% ../nbs/02f_plots.ipynb #9c1b1837
 def plot_history(
     history: list[dict],  # a row per epoch, as `Learner.history`
     name: str,            # of the data set
@@ -137,91 +127,91 @@ def plot_history(
     rows = pd.DataFrame(history).set_index('epoch')
     fig, axes = subplots(f'{name}: loss, accuracy and learning rate by epoch', 1, 3,
                          figsize=figsize, width_ratios=(5, 5, 3))
-    _plot_metric(axes[0], rows, 'loss')
-    _plot_metric(axes[1], rows, 'accuracy')
-    _plot_lr(axes[2], rows)
-    percent(axes[1].yaxis)
+    loss, accuracy, rate = axes
+    _plot_metric(loss, rows, 'loss')
+    _plot_metric(accuracy, rows, 'accuracy')
+    percent(accuracy.yaxis)
+    rates = rows.get('lr_steps', rows.lr).explode()   # of each step, or else of each epoch
+    epochs = np.linspace(0, len(rows), len(rates) + 1)[1:]
+    rate.plot(epochs, rates, 'o-', markersize=2)
+    rate.set(ylabel='learning rate', ylim=(0, None))
     for ax in axes:
         ax.set_xlabel('epoch')
         ax.locator_params('x', integer=True)
         ax.grid(alpha=.3)
     return fig
 
-# %% ../nbs/02f_plots.ipynb #dd14b42a
+# %% ../nbs/02f_plots.ipynb #ef429997
 def _plot_pairs(pairs, ax):
     "How often two classes are confused, the most confused pair at the top."
     names = [f'{label(a)} – {label(b)}' for a, b in zip(pairs.a, pairs.b)]
-    there, back = pairs['a predicted as b'], pairs['b predicted as a']
-    ax.barh(pairs.index, there, tick_label=names, label='the first taken for the second')
-    ax.barh(pairs.index, back, left=there, label='the second taken for the first')
+    counts = pairs.filter(like=' predicted as ').set_axis(names)
+    counts.plot.barh(stacked=True, width=.8, color=sns.color_palette('colorblind'), ax=ax)
+    ax.set(title='the pairs that are confused most often', xlabel='test images', ylabel='a – b')
     ax.invert_yaxis()
-    ax.set_title('the pairs that are confused most often', size=10)
-    ax.set_xlabel('test images')
-    ax.legend(loc='lower right')
 
 def plot_confusion(
-    counts: np.ndarray,  # classes×classes, rows are the true classes
-    classes: list[str],
-    name: str            # of the data set
+    data: Data,
+    preds: Predictions  # of its test set
 ) -> Figure:
     "The confusion matrix: counts as numbers, fractions of the true class as colors."
-    many = len(classes) > MANY
-    correct = f'{counts.trace():,} of {counts.sum():,} correct'
-    fig, [[ax, *more]] = subplots(f'{name}: confusion matrix, {correct}', 1, 1 + many,
+    counts, names = preds.confusion(), [label(c) for c in data.classes]
+    many = len(names) > MANY
+    correct = f'{preds.n_correct:,} of {len(preds.labels):,} correct'
+    fig, [[ax, *more]] = subplots(f'{data.title}: confusion matrix, {correct}', 1, 1 + many,
                                   squeeze=False, figsize=(15 if many else 8.5, 7.2))
     bar = dict(label='fraction of the true class', format='{x:.0%}',
                ticks=[0, .01, .05, .2, .5, 1])
-    names = [label(c) for c in classes]
     fractions = counts/np.maximum(counts.sum(1, keepdims=True), 1)   # 0 for an empty class
-    sns.heatmap(pd.DataFrame(fractions, names, names), annot=None if many else counts, fmt='d',
-                cmap='Blues', norm=PowerNorm(.4, 0, 1), square=True,
-                linewidths=0 if many else .5, cbar_kws=bar, ax=ax,
-                **({} if many else dict(xticklabels=names, yticklabels=names)))
+    cells = {} if many else dict(annot=counts, fmt='d', linewidths=.5,
+                                 xticklabels=names, yticklabels=names)
+    sns.heatmap(pd.DataFrame(fractions, names, names), cmap='Blues', norm=PowerNorm(.4, 0, 1),
+                square=True, cbar_kws=bar, ax=ax, **cells)
     ax.set(xlabel='predicted', ylabel='true')
     ax.tick_params('x', rotation=90 if many else 45)
     ax.tick_params('y', rotation=0)
-    if many: _plot_pairs(confused_pairs(counts, classes, 25), *more)
+    if many: _plot_pairs(confused_pairs(counts, data.classes, 25), *more)
     return fig
 
-# %% ../nbs/02f_plots.ipynb #a7f02644
+# %% ../nbs/02f_plots.ipynb #8ceeaed4
 def plot_classes(
-    preds: Predictions,
-    classes: list[str],
-    name: str  # of the data set
+    data: Data,
+    preds: Predictions  # of its test set
 ) -> Figure:
     "The accuracy of each class, with 95 % intervals."
-    t, which = class_table(preds, classes), ''
+    t, which = class_table(preds, data.classes), ''
     if len(t) > 2*MANY:
-        t = pd.concat([t[:MANY], t.dropna()[-MANY:]], ignore_index=True)
+        t = pd.concat([t[:MANY], t.dropna(subset='accuracy')[-MANY:]], ignore_index=True)
         which = f'; the {MANY} lowest, the {MANY} highest'
-    fig, ax = subplots(f'{name}: accuracy by class, {preds.accuracy:.2%} overall{which}',
+    fig, ax = subplots(f'{data.title}: accuracy by class, {preds.accuracy:.2%} overall{which}',
                        figsize=(8, 1 + .38*len(t)))
     intervals = [t.accuracy - t.low, t.high - t.accuracy]   # to the left, to the right
     ax.barh(t.index, t.accuracy, xerr=intervals, capsize=3, alpha=.5,
             tick_label=t['class'].map(label))
-    for i, row in t.dropna().iterrows():
+    for i, row in t.dropna(subset='accuracy').iterrows():
         ax.text(.01, i, f'{row.accuracy:.1%}   ({row.correct:,} of {row.images:,})',
                 va='center', size=9)
     ax.set(xlim=(0, 1), xlabel='accuracy of the class, 95 % interval')
     percent(ax.xaxis)
     return fig
 
-# %% ../nbs/02f_plots.ipynb #6b11627b
+# %% ../nbs/02f_plots.ipynb #20af6b5b
 def plot_calibration(
-    preds: Predictions,
-    name: str,                       # of the data set
+    data: Data,
+    preds: Predictions,              # of its test set
     before: Predictions|None = None  # the same without a temperature, as a line
 ) -> Figure:
     "Reliability diagram: the accuracy of predictions by their confidence, and their number."
-    fig, (ax, below) = subplots(f'{name}: test predictions by confidence, ECE {ece(preds):.2%}',
-                                2, figsize=(6, 6), height_ratios=(3, 1), sharex=True)
-    drawn = [(preds, dict(fill=True, alpha=.5))]
-    if before: drawn.append((before, dict(color='k', label=f'without: ECE {ece(before):.2%}')))
-    for p, style in drawn:
+    heading = f'{data.title}: test predictions by confidence, ECE {ece(preds):.2%}'
+    fig, (ax, below) = subplots(heading, 2, figsize=(6, 6), height_ratios=(3, 1), sharex=True)
+    def draw(p, **style):
         n, edges = np.histogram(p.confidence.numpy(), 15, (0, 1))
         correct, _ = np.histogram(p.confidence[p.correct].numpy(), edges)
         ax.stairs(correct/np.maximum(n, 1), edges, **style)
         below.stairs(n, edges, **style)
+
+    draw(preds, fill=True, alpha=.5)
+    if before: draw(before, color='k', label=f'without: ECE {ece(before):.2%}')
     ax.plot([0, 1], [0, 1], 'k--', label='perfectly calibrated')
     ax.set(ylabel='accuracy', ylim=(0, 1))
     ax.legend()
@@ -229,7 +219,7 @@ def plot_calibration(
     percent(ax.yaxis, below.xaxis)
     return fig
 
-# %% ../nbs/02f_plots.ipynb #9f6a34a4
+# %% ../nbs/02f_plots.ipynb #1e1b5858
 def pick_wrong(
     preds: Predictions,
     n: int = 16,
@@ -243,18 +233,11 @@ def pick_wrong(
 def most_confident(
     preds: Predictions,
     among: Tensor,  # bool N, the predictions to choose from
-    n: int
+    n: int = 16
 ) -> Tensor:        # int64, indices
     "The most confident of some predictions, highest confidence first."
     order = preds.confidence.argsort(descending=True, stable=True)
     return order[among[order]][:n]
-
-def pick_confident_wrong(
-    preds: Predictions,
-    n: int = 16
-) -> Tensor:  # int64, indices
-    "The most confident wrong predictions, highest confidence first."
-    return most_confident(preds, ~preds.correct, n)
 
 def plot_wrong(
     data: Data,          # its test images are shown

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NO_MEMORY', 'NEEDS', 'ESTIMATE_AFTER', 'live', 'merge_output', 'framed', 'record_failure', 'step', 'Board', 'plain',
-           'row', 'page', 'history_table', 'RunCallback', 'duration', 'Reporter', 'Progress', 'StopOnInterrupt',
+           'page', 'history_table', 'RunCallback', 'duration', 'Reporter', 'Bar', 'Progress', 'StopOnInterrupt',
            'interruptible']
 
 # %% ../nbs/02p_progress.ipynb #2a3bf8d9
@@ -93,7 +93,7 @@ def step(
     wrapped.everyone = everyone
     return wrapped
 
-# %% ../nbs/02p_progress.ipynb #64855de0
+# %% ../nbs/02p_progress.ipynb #65fe0ee3
 class Board:
     "A place in a notebook for a text and, below it, a picture; both can be replaced later."
     def __init__(self,
@@ -118,13 +118,13 @@ def plain(text: object) -> str:
     "A text that stays what it is in Markdown, whatever it contains."
     return re.sub(r'[&<>|*_`$\\\[\]~#]', lambda m: f'&#{ord(m[0])};', printable(text))
 
-def row(name: str, value: object) -> str:
-    "A line of a table in Markdown."
-    return f'| {name} | {plain(value)} |\n'
-
-def page(title: str, rows: str) -> str:
-    "A bold sentence and a table, in Markdown; a row is a line as of `row`."
-    return f'**{plain(title)}**\n\n| | |\n|---|---|\n{rows}'
+def page(
+    title: str,
+    rows: dict   # name -> value; a name is Markdown
+) -> str:
+    "A bold sentence and a table, in Markdown."
+    lines = [f'| {name} | {plain(value)} |\n' for name, value in rows.items()]
+    return f'**{plain(title)}**\n\n| | |\n|---|---|\n' + ''.join(lines)
 
 # %% ../nbs/02p_progress.ipynb #6cf7ed57
 def history_table(
@@ -145,16 +145,13 @@ def duration(
     if seconds < 100: return f'{seconds:.0f} s'
     return f'{seconds/60:.0f} minutes' if seconds < 6000 else f'{seconds/3600:.1f} hours'
 
-# %% ../nbs/02p_progress.ipynb #269b5e01
+# %% ../nbs/02p_progress.ipynb #3fb14260
 ESTIMATE_AFTER = 10   # seconds of training
 
 class Reporter(RunCallback):
     "Says and saves how the training goes."
-    order = 10   # after the recorder
-
-    def before_fit(self, learn: Learner):
-        "Begin without an estimate."
-        self.first = None   # when the first step was over, which is slower than others
+    order = 10     # after the recorder
+    first = None   # when the first step was over, which is slower than others
 
     def estimate(self, learn: Learner):
         "Once, after some seconds, say how long an epoch and all that are left will take."
@@ -190,7 +187,11 @@ class Reporter(RunCallback):
         run.folder.write('history.csv', history_table(history).to_csv(index=False))
         run.save(history=history, seconds=sum(row['seconds'] for row in history))
 
-# %% ../nbs/02p_progress.ipynb #f11a65de
+# %% ../nbs/02p_progress.ipynb #f8a971cb
+class Bar(tqdm):
+    "A bar without a thread of its own, which may be one too many."
+    monitor_interval = 0
+
 class Progress(RunCallback):
     "A bar in a terminal or a live notebook; in the latter also the curves after each epoch."
     order = 9   # the curves are there before the epoch's line
@@ -201,7 +202,7 @@ class Progress(RunCallback):
         self.board = Board(text) if live() else None
         watched = self.board or sys.stdout.isatty()
         shown = watched and self.run.p['verbose'] and not self.run.rank
-        self.bar = tqdm(
+        self.bar = Bar(
             total=learn.nepochs*len(learn.dls.train), initial=learn.step, unit='step',
             mininterval=.5, file=sys.stdout, leave=False, disable=not shown)
 

@@ -24,7 +24,7 @@ from .learner import Callback, Learner
 from .model import CNN, Fast, to_memory_format
 from .optim import CleanEnd, CurriculumDropout, OneCycle, make_optimizer
 
-# %% ../nbs/02d_recipe.ipynb #44aac944
+# %% ../nbs/02d_recipe.ipynb #9ca084de
 @dataclass(frozen=True)
 class Recipe:
     "The settings that a network is trained with."
@@ -41,11 +41,6 @@ class Recipe:
     cutmix: float = Augment.cutmix    # fraction of the images that get a piece of another one
     clean_end: float = 0.             # last fraction of the epochs, see `optim.CleanEnd`
     dropout_end: float|None = .5      # fraction of its own rate at the end; None: own, constant
-
-    @property
-    def augment(self) -> Augment:
-        "The settings that concern training images."
-        return Augment(self.shift, self.cutout, self.cutmix)
 
     def describe(self) -> str:
         "All settings in one line."
@@ -123,7 +118,7 @@ def compile_model(
     model.compile()
     return True
 
-# %% ../nbs/02d_recipe.ipynb #917aefad
+# %% ../nbs/02d_recipe.ipynb #a3b66d54
 def make_learner(
     model: nn.Module,
     data: Data,
@@ -134,7 +129,7 @@ def make_learner(
     "A learner that trains `model` on `data` with a recipe. Seeds all random numbers."
     set_seed(compute.seed)
     torch.set_float32_matmul_precision('high')   # TF32, where there is any
-    dls = get_dls(data, recipe.batch_size, compute.device, compute.seed, recipe.augment)
+    dls = get_dls(data, recipe.batch_size, compute.device, compute.seed, recipe)
     model = to_memory_format(model.to(compute.device), compute.channels_last)
     if isinstance(model, CNN | Fast):
         model.whiten(torch.cat([xb for xb, _ in islice(dls.train_plain, 10)])[:5000])

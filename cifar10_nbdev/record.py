@@ -28,18 +28,17 @@ VERSIONS = dict(cifar10_nbdev=cifar10_nbdev.__version__, python=platform.python_
                 torch=torch.__version__, torchvision=metadata.version('torchvision'),
                 cuda=torch.version.cuda)
 
-# %% ../nbs/02m_record.ipynb #caf680e9
+# %% ../nbs/02m_record.ipynb #bff6dc6e
 def git_commit(
     root: Path  # the project's root
 ) -> str|None:  # with `-dirty` if tracked files differ; None without git
     "The commit of the project, if its root is the top of a git repository."
-    def git(*args):
-        "The output of a git command. Raises CalledProcessError if it fails."
-        return subprocess.check_output(['git', '-C', root, *args], text=True, timeout=20,
-                                       stderr=subprocess.DEVNULL).strip()
+    if not is_project(root): return None
+    command = ['git', '--git-dir', root/'.git', '--work-tree', root,
+               'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']
     try:
-        if not is_project(root) or git('rev-parse', '--show-cdup'): return None
-        return git('describe', '--always', '--dirty', '--abbrev=40', '--exclude=*')
+        return subprocess.check_output(command, text=True, timeout=20,
+                                       stderr=subprocess.DEVNULL).strip()
     except (OSError, subprocess.SubprocessError): return None
 
 # %% ../nbs/02m_record.ipynb #91f75905

@@ -8,7 +8,7 @@ __all__ = ['ENOUGH', 'SIX_VIEWS', 'OUTLIERS', 'FACTS', 'STEPS', 'figure', 'show_
            'show_confusion', 'show_confident_wrong', 'show_wrong', 'show_calibration', 'save_model', 'result_of',
            'small_curves', 'finish', 'run_all']
 
-# %% ../nbs/02r_report.ipynb #f11cdd37
+# %% ../nbs/02r_report.ipynb #a13d7a85
 import io, sys
 from collections.abc import Callable
 from functools import wraps
@@ -23,10 +23,10 @@ from .interpret import (OutlierScore, Predictions, ece, fit_temperature, nll,
                                      prediction_table, wilson)
 from .learner import mirror_shift
 from .model import layer_table, scores_and_features
-from .plots import (pick_confident_wrong, pick_wrong, plot_calibration,
+from .plots import (most_confident, pick_wrong, plot_calibration,
                                  plot_classes, plot_confusion, plot_examples,
                                  plot_history, plot_wrong)
-from .progress import framed, page, row, step
+from .progress import framed, page, step
 from .recipe import recipe, temperature
 from .record import Record, seal
 from .run import Run, begin, load_data, settings_of, start, train
@@ -103,21 +103,20 @@ def predict(
     scores, features = both.tensor_split([len(run.data.classes)], 1)
     return Predictions.from_scores(scores, labels, features=features.cpu())
 
-# %% ../nbs/02r_report.ipynb #61b0b572
+# %% ../nbs/02r_report.ipynb #98528dca
 def calibration_of(record: Record) -> str:
     "How well calibrated a run's probabilities are, and by what."
-    r = record
-    if not r.temperature_from:
-        return (f'ECE {r.ece:.2%}, NLL {r.nll:.3f}; not calibrated, which takes a validation set '
-                'such as valid_size=5000')
-    source = dict(recipe='the recipe', validation='the validation set')[r.temperature_from]
-    return (f'ECE {r.ece:.2%}, NLL {r.nll:.3f}, with a temperature of {r.temperature:.2f} from '
-            f'{source}; without it {r.raw_ece:.2%}, {r.raw_nll:.3f}')
+    measured = f'ECE {record.ece:.2%}, NLL {record.nll:.3f}'
+    if not record.temperature_from:
+        return f'{measured}; not calibrated, which takes a validation set such as valid_size=5000'
+    source = dict(recipe='the recipe', validation='the validation set')[record.temperature_from]
+    return (f'{measured}, with a temperature of {record.temperature:.2f} from {source}; '
+            f'without it {record.raw_ece:.2%}, {record.raw_nll:.3f}')
 
-# %% ../nbs/02r_report.ipynb #80da8020
+# %% ../nbs/02r_report.ipynb #96790688
 def is_uneven(preds: Predictions) -> bool:
     "Whether the classes have different numbers of images, so that common ones decide."
-    return len(preds.labels.bincount(minlength=preds.probs.shape[1]).unique()) > 1
+    return len(set(preds.confusion().sum(1))) > 1
 
 SIX_VIEWS = ('with test-time augmentation (six views of each image, mirrored and shifted), '
              'which is another figure')
@@ -126,20 +125,18 @@ SIX_VIEWS = ('with test-time augmentation (six views of each image, mirrored and
 def show_accuracy(run: Run):
     "Accuracy on 10,000 training images (unchanged), the validation and the test set."
     dls = run.learn.dls
-    sets = dict(training=dls.train_plain, validation=dls.valid, test=dls.test)
-    raw = {name: predict(run, batches) for name, batches in sets.items() if batches}
-    t, source = temperature_of(run, raw.get('validation'))
-    def said(what, p):
-        "Predictions, whose accuracy is said."
+    sets = {'training accuracy': dls.train_plain, 'validation accuracy': dls.valid,
+            'test accuracy': dls.test}
+    raw = {what: predict(run, batches) for what, batches in sets.items() if batches}
+    t, source = temperature_of(run, raw.get('validation accuracy'))
+    shown = {what: p.with_temperature(t) for what, p in raw.items()}
+    run.train_preds, run.valid_preds, run.preds = map(shown.get, sets)
+    if run.p['tta']:
+        shown[SIX_VIEWS] = Predictions.from_scores(*run.learn.predict(dls.test, mirror_shift))
+    for what, p in shown.items():
         run.say(f'{what}: {p.accuracy:.2%} ({p.n_correct:,} of {len(p.labels):,} correct, '
                 f'{p.n_wrong:,} wrong)')
-        return p
-    calibrated = {name: said(f'{name} accuracy', p.with_temperature(t))
-                  for name, p in raw.items()}
-    run.train_preds, run.valid_preds, run.preds = map(calibrated.get, sets)
-    tta, p, raw = None, run.preds, raw['test']
-    if run.p['tta']:
-        tta = said(SIX_VIEWS, Predictions.from_scores(*run.learn.predict(dls.test, mirror_shift)))
+    p, raw = run.preds, raw['test accuracy']
     table = prediction_table(p, run.data.classes)
     run.folder.write('predictions.csv', table.to_csv(index=False, float_format='%.6g'))
     run.save(
@@ -147,27 +144,28 @@ def show_accuracy(run: Run):
         raw_ece=ece(raw), raw_nll=nll(raw),
         train_accuracy=run.train_preds.accuracy, test_accuracy=p.accuracy,
         valid_accuracy=getattr(run.valid_preds, 'accuracy', None),
-        tta_accuracy=getattr(tta, 'accuracy', None), balanced_accuracy=p.balanced_accuracy,
+        tta_accuracy=getattr(shown.get(SIX_VIEWS), 'accuracy', None),
+        balanced_accuracy=p.balanced_accuracy,
         n_right=p.n_correct, n_wrong=p.n_wrong, confusion=p.confusion().tolist())
     if is_uneven(p):
         run.say(f'balanced test accuracy: {p.balanced_accuracy:.2%}, the mean over classes')
     run.say(calibration_of(run.record))
 
-# %% ../nbs/02r_report.ipynb #48db75ce
+# %% ../nbs/02r_report.ipynb #e22c8979
 @figure('class_accuracy.png')
 def show_classes(run: Run) -> Figure:
     "Test accuracy class by class, with 95 % intervals."
-    return plot_classes(run.preds, run.data.classes, run.data.title)
+    return plot_classes(run.data, run.preds)
 
 @figure('confusion_matrix.png')
 def show_confusion(run: Run) -> Figure:
     "Which test classes are taken for which."
-    return plot_confusion(run.preds.confusion(), run.data.classes, run.data.title)
+    return plot_confusion(run.data, run.preds)
 
 @figure('surest_wrong_examples.png')
 def show_confident_wrong(run: Run) -> Figure:
     "The sixteen most confident wrong predictions."
-    pick = pick_confident_wrong(run.preds)
+    pick = most_confident(run.preds, ~run.preds.correct)
     return plot_wrong(run.data, run.preds, pick, 'most confident wrong predictions')
 
 @figure('wrong_examples.png')
@@ -180,7 +178,7 @@ def show_wrong(run: Run) -> Figure:
 def show_calibration(run: Run) -> Figure:
     "How often predictions of a given confidence are correct; calibration error."
     raw = run.preds.with_temperature(1.) if run.record.temperature_from else None
-    return plot_calibration(run.preds, run.data.title, raw)
+    return plot_calibration(run.data, run.preds, raw)
 
 # %% ../nbs/02r_report.ipynb #acf32079
 OUTLIERS = .05   # fraction of the images for evaluation that lie above the threshold
@@ -208,28 +206,31 @@ def save_model(run: Run):
     run.folder.write('model.safetensors', pack(tensors, info))
     run.folder.write('model.json', seal(info))
 
-# %% ../nbs/02r_report.ipynb #d7965167
-def result_of(run: Run) -> tuple[str, str]:  # a sentence; rows of a table in Markdown
+# %% ../nbs/02r_report.ipynb #d61f6590
+def result_of(run: Run) -> tuple[str, dict]:  # a sentence; the rows of a table
     "How good the network is, and what it took."
     r = run.record
     low, high = wilson(r.n_right, r.n_test)
     done = f'{run.learn.epoch} of ' if run.state['reason'] else ''
+    elapsed = sum(leg.elapsed for leg in r.legs)
     sentence = (f'{run.data.title}: test accuracy {r.test_accuracy:.2%} after '
                 f"{done}{r.nepochs} epoch{'s'*(r.nepochs != 1)} in {r.seconds:.1f} s "
                 'of training')
-    interval = f'95 % interval {low:.2%} to {high:.2%}'
-    rows = {'test accuracy': f'{r.test_accuracy:.2%}, {interval}',
+    if r.cost is not None:
+        sentence += f'; {elapsed:.0f} s from start to end cost {r.cost:.3g}'
+    price = run.p['price_per_hour']
+    if price is not None: sentence += f' at {price:g} an hour'
+    rows = {'test accuracy': f'{r.test_accuracy:.2%}, 95 % interval {low:.2%} to {high:.2%}',
             'training accuracy': f'{r.train_accuracy:.2%}'}
     if is_uneven(run.preds): rows['balanced test accuracy'] = f'{r.balanced_accuracy:.2%}'
     if r.n_valid: rows['validation accuracy'] = f'{r.valid_accuracy:.2%}'
     rows['calibration'] = calibration_of(r)
-    elapsed = sum(leg.elapsed for leg in r.legs)
     rows['time of training'] = f'{r.seconds:.1f} s, of {elapsed:.0f} s from start to end'
     if r.epoch_seconds and r.tflops:
         rows['speed'] = (f'{r.epoch_seconds:.2f} s an epoch (median), the first one '
                          f'{r.first_seconds:.2f} s; {r.tflops:.2g} TFLOP/s')
     if gpu := r.legs[-1].gpu: rows['GPU'] = ', '.join(f'{k} {v}' for k, v in gpu.items())
-    return sentence, ''.join(row(k, v) for k, v in rows.items()) + settings_of(run)
+    return sentence, rows | settings_of(run)
 
 def small_curves(run: Run) -> Figure|None:
     "The curves, small enough to stand below a table; None if no epoch was finished."
@@ -238,17 +239,13 @@ def small_curves(run: Run) -> Figure|None:
     fig.set_dpi(60)
     return fig
 
-# %% ../nbs/02r_report.ipynb #deb1b810
+# %% ../nbs/02r_report.ipynb #4a1180e1
 @step(needs='preds')
 def finish(run: Run):
     "Say the result, mark the run complete (unless stopped), and release its folder."
     if run.data.warning: run.say(framed(run.data.warning), 0)
     run.count_leg()
     result, rows = result_of(run)
-    if run.record.cost is not None:
-        elapsed = sum(leg.elapsed for leg in run.record.legs)
-        result += f'; {elapsed:.0f} s from start to end cost {run.record.cost:.3g}'
-    if run.p['price_per_hour'] is not None: result += f" at {run.p['price_per_hour']:g} an hour"
     run.say(f'{result}; everything is in {run.out}')
     if run.board: run.board.show(page(result, rows), small_curves(run))
     in_notebook = 'ipykernel' in sys.modules and run.folder.claimed

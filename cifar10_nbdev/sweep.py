@@ -6,9 +6,8 @@
 __all__ = ['SET_BY_SWEEP', 'trials', 'is_result_of', 'finished', 'run_trial', 'trial_table', 'setting_table', 'plot_settings',
            'sweep', 'main']
 
-# %% ../nbs/06_sweep.ipynb #a4e7c455
+# %% ../nbs/06_sweep.ipynb #a8970066
 import itertools, os, subprocess, sys, time
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
@@ -20,17 +19,17 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from . import train
-from .core import UserError, in_root, printable, write_atomic
+from .core import UserError, in_root, optional, printable, write_atomic
 from .device import usable_cores
 from .interpret import over_seeds
 from .params import (OneSentenceParser, SPECS, check_params, coerce, command,
                                   defaults_of, is_program, notes_of)
 from .plots import label, percent, subplots
-from .recipe import recipe
 from .record import VERSIONS, Record, read_record
+from .run import recipe_of
 from .track import TRIAL
 
-# %% ../nbs/06_sweep.ipynb #7cce614e
+# %% ../nbs/06_sweep.ipynb #28a68e41
 SET_BY_SWEEP = [n for n, spec in SPECS.items()
                 if not spec.affects_result and n not in ('data_dir', 'tracker')]
 
@@ -46,7 +45,7 @@ def trials(
     if 'tracker' in varied: raise UserError('a sweep has one tracker, or none')
     todo = {}
     for values in itertools.product(*grid.values()):
-        trial = check_params({**defaults_of(train), **dict(zip(grid, values))})
+        trial = check_params(defaults_of(train) | dict(zip(grid, values)))
         if not isinstance(trial['model'], str):
             raise UserError('a sweep trains only networks that have a name, by command')
         name = ','.join(f'{n}={trial[n]}' for n in varied)
@@ -56,7 +55,7 @@ def trials(
         todo[name] = trial
     return todo
 
-# %% ../nbs/06_sweep.ipynb #786ee241
+# %% ../nbs/06_sweep.ipynb #d3d15d58
 def is_result_of(
     record: Record,
     trial: dict      # its parameters
@@ -64,12 +63,10 @@ def is_result_of(
     "Whether a record is that of a complete trial, with these parameters, recipe and version."
     r, version = record, 'cifar10_nbdev'
     expected = {n: v for n, v in trial.items() if n not in (*SET_BY_SWEEP, 'tracker')}
-    chosen = {n: trial[n] for n, spec in SPECS.items() if spec.in_recipe}
     return (r.status == 'complete' and r.versions.get(version) == VERSIONS[version]
             and trial['dataset'] in (r.dataset, 'auto')
-            and (r.dataset != 'folder' or trial['data_dir'] == r.parameters['data_dir'])
             and expected.items() <= (defaults_of(train) | r.parameters).items()   # newer ones too
-            and r.recipe == asdict(recipe(trial['model'], trial['nepochs'], **chosen)))
+            and r.recipe == asdict(recipe_of(trial)))
 
 def finished(
     folder: str|Path,
@@ -80,18 +77,16 @@ def finished(
     except (OSError, UserError): return None
     return r if is_result_of(r, trial) else None
 
-# %% ../nbs/06_sweep.ipynb #b94e944e
+# %% ../nbs/06_sweep.ipynb #f44d3bb5
 def _command_line(trial, folder):
     "The words of the command that trains a trial."
     given = {**trial, 'output_dir': folder, 'resume': 'auto', 'verbose': 1}
     options = [f'--{n}={value}' for n, value in given.items() if value is not None]
     return [sys.executable, '-m', 'cifar10_nbdev.train', *options]
 
-def _environment(threads):
-    "A trial's environment variables: where the package is, its threads, and its GPU."
-    package, inherited = Path(train.__file__).parents[1], os.environ.get('PYTHONPATH', '')
-    env = {**os.environ, 'PYTHONPATH': f'{package}{os.pathsep}{inherited}'}
-    if threads: env['OMP_NUM_THREADS'] = str(threads)
+def _environment():
+    "A trial's environment variables: where the worker's packages are, and a GPU."
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
     n_gpus = torch.cuda.device_count()
     if n_gpus:
         from distributed import get_worker
@@ -100,19 +95,18 @@ def _environment(threads):
         env.setdefault('CUDA_VISIBLE_DEVICES', str(number % n_gpus))
     return env
 
-# %% ../nbs/06_sweep.ipynb #14712969
+# %% ../nbs/06_sweep.ipynb #8ba76165
 def run_trial(
     trial: dict,
-    folder: str,              # absolute, the same on every worker
-    threads: int|None = None  # of a trial; None: as the worker's environment says
-) -> str:                     # '' if it is complete, else why it cannot be
+    folder: str   # absolute, the same on every worker
+) -> str:         # '' if it is complete, else why it cannot be
     "Train a trial on a worker, unless it is. Raises RuntimeError if a retry may help."
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out/TRIAL, timeout=3600):      # another sweep may have this trial, too
         with FileLock(out/'.lock', timeout=3600): pass   # a lost worker's training may hold it
         if finished(out, trial): return ''
-        done = subprocess.run(_command_line(trial, folder), env=_environment(threads),
+        done = subprocess.run(_command_line(trial, folder), env=_environment(),
                               capture_output=True, encoding='utf-8', errors='replace')
         last = printable(done.stderr.strip().rpartition('\n')[2])
         if done.returncode == 2 and last.startswith('Error: '): return last   # it would again
@@ -120,7 +114,7 @@ def run_trial(
             raise RuntimeError(f'exit code {done.returncode}: {last[:300]}')
         return ''
 
-# %% ../nbs/06_sweep.ipynb #e6435e24
+# %% ../nbs/06_sweep.ipynb #3c750a13
 def trial_table(
     folder: Path,
     todo: dict[str, dict]  # of `trials`
@@ -128,12 +122,12 @@ def trial_table(
     "A row for each trial, from the folders; NaN if it is not finished."
     rows = []
     for name, trial in todo.items():
-        r = finished(folder/name, trial) or Record(device='auto', dtype='auto', dataset='auto')
-        accuracy = r.valid_accuracy if trial['valid_size'] else r.test_accuracy
-        used = dict(dataset=r.dataset, precision=r.dtype, device=str(r.device).split(':')[0])
-        auto = {n: value for n, value in used.items() if trial[n] == 'auto'}
-        rows.append({**trial, **auto, 'trial': name, 'accuracy': accuracy,
-                     'test_accuracy': r.test_accuracy, 'seconds': r.seconds})
+        r = finished(folder/name, trial) or Record(
+            dataset=trial['dataset'], dtype=trial['precision'], device=trial['device'])
+        rows.append({
+            **trial, 'dataset': r.dataset, 'precision': r.dtype, 'device': r.device.split(':')[0],
+            'accuracy': r.valid_accuracy if trial['valid_size'] else r.test_accuracy,
+            'trial': name, 'test_accuracy': r.test_accuracy, 'seconds': r.seconds})
     varied = [n for n in SPECS if len({str(row[n]) for row in rows if row[n] != 'auto'}) > 1]
     for row in rows:
         row['setting'] = ', '.join(f'{n} {row[n]}' for n in varied if n != 'seed') or 'all'
@@ -150,7 +144,7 @@ def setting_table(
     table['seconds'] = table.setting.map(rows.groupby('setting').seconds.mean())
     return table.sort_values('mean', ascending=False, ignore_index=True)
 
-# %% ../nbs/06_sweep.ipynb #dc319b05
+# %% ../nbs/06_sweep.ipynb #b2fc142d
 def plot_settings(
     rows: pd.DataFrame,  # of `trial_table`
     what: str            # the accuracy's name
@@ -159,7 +153,7 @@ def plot_settings(
     table = setting_table(rows)
     size = 8, 1.8 + .4*len(table)
     fig, ax = subplots('Runs, and mean ± one standard deviation', figsize=size)
-    ax.plot(rows.accuracy, rows.setting.map(dict(zip(table.setting, table.index))), 'o', alpha=.4)
+    ax.plot(rows.accuracy, pd.Index(table.setting).get_indexer(rows.setting), 'o', alpha=.4)
     ax.errorbar(table['mean'], table.index, xerr=table['std'].fillna(0), fmt='D', capsize=4)
     ax.set(yticks=table.index, xlabel=what,
            yticklabels=[label(f'{s} (n={n})', 80) for s, n in zip(table.setting, table.n)])
@@ -169,22 +163,19 @@ def plot_settings(
     percent(ax.xaxis)
     return fig
 
-# %% ../nbs/06_sweep.ipynb #7a87f3d5
-@contextmanager
+# %% ../nbs/06_sweep.ipynb #2119de4a
 def _dask_client(address, n_workers):
-    "A client of the scheduler at `address`, or of new processes on this machine."
-    try: from distributed import Client, LocalCluster
-    except ImportError as e:
-        raise UserError(f'{e.name} is missing: pip install cifar10_nbdev[sweep]') from e
-    with ExitStack() as stack:
-        place = address or stack.enter_context(LocalCluster(
-            n_workers=n_workers, threads_per_worker=1, dashboard_address=None))
-        try: client = stack.enter_context(Client(place, timeout=15))
-        except (OSError, ValueError) as e:
-            raise UserError(f'no Dask scheduler answers at {address}: {e}') from e
-        yield client
+    "A client of the scheduler at `address`, or of new processes that share this machine's cores."
+    client = optional('distributed', 'sweep').Client
+    if not address:
+        threads = os.environ.get('OMP_NUM_THREADS', max(1, usable_cores()//n_workers))
+        return client(n_workers=n_workers, threads_per_worker=1, dashboard_address=None,
+                      env=dict(OMP_NUM_THREADS=threads))
+    try: return client(address, timeout=15)
+    except (OSError, ValueError) as e:
+        raise UserError(f'no Dask scheduler answers at {address}: {e}') from e
 
-# %% ../nbs/06_sweep.ipynb #34a65b67
+# %% ../nbs/06_sweep.ipynb #ac7d4f7c
 def _report(out, todo):
     "Write sweep.csv and sweep.png, as far as the sweep has come; return the table."
     rows = trial_table(out, todo)
@@ -199,23 +190,19 @@ def _follow(futures, out, todo):
     "Report each future as it is done. Returns the names of trials that failed, and why."
     from distributed import as_completed
     failed, started, n = {}, time.time(), len(futures)
-    with tqdm(total=len(todo), initial=len(todo) - n, unit='trial', file=sys.stdout,
-              disable=None) as bar:
-        for future in as_completed(futures):
-            name = futures[future]
-            error = future.exception()
-            why = printable(error) if error else future.result()
-            if not (why or finished(out/name, todo[name])):
-                why = 'no complete run is in its folder, which all workers must see'
-            if why: failed[name] = why
-            bar.update()
-            _report(out, todo)
-            n_done = sum(f.done() for f in futures)
-            left = (time.time() - started)/n_done*(n - n_done)
-            bar.write(f"{name}: {why or 'done'}; {n_done} of {n}, about {left:.0f} s left")
+    bar = tqdm(as_completed(futures), total=n, unit='trial', file=sys.stdout, disable=None)
+    for n_done, future in enumerate(bar, 1):
+        name, error = futures[future], future.exception()
+        why = printable(error) if error else future.result()
+        if not (why or finished(out/name, todo[name])):
+            why = 'no complete run is in its folder, which all workers must see'
+        if why: failed[name] = why
+        _report(out, todo)
+        left = (time.time() - started)/n_done*(n - n_done)
+        bar.write(f"{name}: {why or 'done'}; {n_done} of {n}, about {left:.0f} s left")
     return failed
 
-# %% ../nbs/06_sweep.ipynb #36a6a47b
+# %% ../nbs/06_sweep.ipynb #ea034d26
 def sweep(
     grid: dict[str, list],      # of `trials`
     folder: str|Path,           # where the trials' folders are made
@@ -230,16 +217,13 @@ def sweep(
         raise UserError(f'sweep_dir {printable(out)} cannot be used ({e.strerror})') from e
     left = {name: t for name, t in todo.items() if not finished(out/name, t)}
     print(f'{len(todo)} trials, {len(todo) - len(left)} of them finished, in {out}')
-    threads, failed = None, {}
-    if not address and 'OMP_NUM_THREADS' not in os.environ:
-        threads = max(1, usable_cores()//workers)
     if left:
         with _dask_client(address, min(workers, len(left))) as client:
-            futures = {client.submit(run_trial, trial, str(out/name), threads,
+            futures = {client.submit(run_trial, trial, str(out/name),
                                      key=f'{out/name} {trial}', retries=3): name
                        for name, trial in left.items()}
             failed = _follow(futures, out, todo)
-    for name, why in failed.items(): print(f'FAILED {name}: {why}')
+        for name, why in failed.items(): print(f'FAILED {name}: {why}')
     return _report(out, todo)
 
 # %% ../nbs/06_sweep.ipynb #a9448f8d

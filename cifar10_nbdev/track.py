@@ -22,7 +22,7 @@ from .learner import Callback, Learner
 from .params import SPECS, is_program
 from .record import Record, read_record
 
-# %% ../nbs/02pa_track.ipynb #69199914
+# %% ../nbs/02pa_track.ipynb #93b67cf8
 TRIAL = '.sweep.lock'   # a file in the folders of a sweep's trials
 
 def about(
@@ -31,7 +31,7 @@ def about(
 ) -> dict:
     "What a tracker is told first: id, name and group (text, or None), config (the settings)."
     group = os.path.relpath(out.parent)[-100:] if (out/TRIAL).exists() else None
-    chosen = {n: v for n, v in r.parameters.items() if n in SPECS and SPECS[n].affects_result}
+    chosen = {n: v for n, v in r.parameters.items() if SPECS[n].affects_result}
     used = dict(dataset=r.dataset, device=r.device, precision=r.dtype, commit=r.commit,
                 group=group)   # trackio groups only by settings
     return dict(id=r.id, name=f'{out.name if group else r.model} {r.id[:6]}', group=group,
@@ -41,7 +41,7 @@ def numbers(row: dict) -> dict:
     "Those values of a row that are numbers."
     return {n: v for n, v in row.items() if isinstance(v, int|float)}
 
-# %% ../nbs/02pa_track.ipynb #f7bcca6b
+# %% ../nbs/02pa_track.ipynb #2a818ca3
 CHECKPOINT = 'checkpoint.safetensors'   # of use only where the run goes on
 RESULT = """train_accuracy valid_accuracy test_accuracy tta_accuracy temperature ece nll
     seconds cost images_per_second tflops""".split()
@@ -63,8 +63,8 @@ def follow(
             tracked.log(numbers(row))
     status = 'interrupted' if r.status == 'running' else r.status
     result = numbers({f'result/{n}': getattr(r, n) for n in RESULT})
-    files = [out/f for f in r.files if f != CHECKPOINT]
-    tracked.finish(status, result, [*filter(Path.is_file, files)])
+    files = [out/f for f in r.files if f != CHECKPOINT and (out/f).is_file()]
+    tracked.finish(status, result, files)
 
 # %% ../nbs/02pa_track.ipynb #fd90ed7b
 class MLflow:
@@ -136,7 +136,7 @@ class Trackio(WandB):
 
 TRACKERS = dict(mlflow=MLflow, trackio=Trackio, wandb=WandB)   # as in `params.SPECS`
 
-# %% ../nbs/02pa_track.ipynb #1653fbbf
+# %% ../nbs/02pa_track.ipynb #0422d4d5
 PATIENCE = 60   # seconds that a run waits for its tracker at the end
 
 class Tracking(Callback):
@@ -155,7 +155,7 @@ class Tracking(Callback):
         if Tracking.current: Tracking.current.close()   # its run is left for this one
         Tracking.current = self
 
-    def before_fit(self, learn: Learner|None = None):
+    def before_fit(self, learn: Learner):
         "Begin to follow the run, or go on with it."
         if self.process or self.failed: return
         command = [sys.executable, '-m', 'cifar10_nbdev.track', self.name, self.run.out]
@@ -168,9 +168,9 @@ class Tracking(Callback):
         os.set_blocking(self.process.stdin.fileno(), False)
         self.run.say(f'{self.name} tracks this run')
 
-# %% ../nbs/02pa_track.ipynb #8ab74eb2
+# %% ../nbs/02pa_track.ipynb #7b8b01c7
 @patch
-def after_epoch(self: Tracking, learn: Learner|None = None):
+def after_epoch(self: Tracking, learn: Learner):
     "Have the record read, without waiting."
     if not self.process: return
     with suppress(OSError): self.process.stdin.write(b'\n')
@@ -180,7 +180,7 @@ def after_epoch(self: Tracking, learn: Learner|None = None):
 def after_status(self: Tracking, ended: bool):
     "Have the run's end told; begin again if the run goes on after an error."
     if ended: self.close()
-    elif self.errors: self.before_fit()
+    elif self.errors: self.before_fit(self.run.learn)
 
 @patch
 def close(self: Tracking):

@@ -65,18 +65,16 @@ def from_first(
     dist.broadcast_object_list(made, 0)
     return made[0]
 
-# %% ../nbs/02l_workers.ipynb #211bc618
+# %% ../nbs/02l_workers.ipynb #5f0ff5b3
 class Workers(Callback):
     "Makes a learner one of several that train the same network. Each needs one, and the same seed."
     order = -2
     def __init__(self, rank: int, world: int): self.rank, self.world = rank, world
 
     def mine(self, n: int) -> slice:
-        "This worker's rows of a batch of `n`, as by `Tensor.tensor_split`; `n` is remembered."
+        "This worker's rows of a batch of `n`, which is remembered; some have one row more."
         self.n = n
-        each, more = divmod(n, self.world)     # the first `more` workers have one row more
-        start = self.rank*each + min(self.rank, more)
-        return slice(start, start + each + (self.rank < more))
+        return slice(n*self.rank//self.world, n*(self.rank + 1)//self.world)
 
     def rows(self, x: Tensor) -> slice:
         "Which rows of the batch `x` has. Raises `UserError` if there are more, or fewer."

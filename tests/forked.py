@@ -4,7 +4,8 @@ an environment of their own."""
 import multiprocessing, os, runpy, subprocess, sys
 
 FORKS = multiprocessing.get_context('forkserver')
-FORKS.set_forkserver_preload(['cifar10_nbdev.train', 'cifar10_nbdev.check'])
+# torch imports the last one, for more than a second, when the first optimizer is made
+FORKS.set_forkserver_preload(['cifar10_nbdev.train', 'cifar10_nbdev.check', 'torch._dynamo'])
 
 
 def become(module, words, root, env, files):

@@ -15,7 +15,8 @@ from cifar10_nbdev.record import seal, unseal
 
 from conftest import PAPERMILL, Project, is_refusal
 
-SMALL = dict(dataset='shapes10', subset='300', nepochs='3', seed='7', batch_size='50', shift='2')
+SMALL = dict(dataset='shapes10', subset='300', nepochs='3', seed='7', batch_size='50', shift='2',
+             model='fast')
 WORDS = [w for k, v in SMALL.items() for w in (f'--{k}', v)]
 INJECT = [w for k, v in SMALL.items() for w in ('-p', k, v)]
 CONTINUING = 'continuing the run of'

@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
 SHOWS = re.compile(r'^(plot_\w+|show_\w+|print|display)\(|^fig\b|^\w+\.(head|style)\b', re.M)
 HIDDEN = re.compile(r'^#\| *(hide|eval|export)', re.M)
 # reports: what they show is a run's
-WITHOUT_OUTPUTS = '03_train.ipynb', '04_compare.ipynb', '05c_look.ipynb'
+WITHOUT_OUTPUTS = '03_train.ipynb', '04_compare.ipynb', '05b_look.ipynb'
 
 
 def code_cells(path: Path) -> list[dict]:
@@ -72,12 +72,13 @@ def test_a_notebook_imports_only_from_those_above_it(path):
     assert not below, f'{path.name} imports from a notebook below it: {below}'
 
 
-def test_parameters_cell_keeps_its_tag_and_all_parameters():
-    from cifar10_nbdev.params import SPECS, comments
+def test_parameters_cell_keeps_its_tag_and_all_parameters(tmp_path):
+    from cifar10_nbdev.params import SPECS, notes_of
     tagged = [c for c in code_cells(ROOT/'nbs'/'03_train.ipynb')
               if 'parameters' in c['metadata'].get('tags', [])]
     assert len(tagged) == 1, 'papermill injects behind the cell tagged parameters'
-    assert list(comments(source(tagged[0]))) == list(SPECS)
+    (tmp_path/'cell.py').write_text(source(tagged[0]))
+    assert list(notes_of(dict(__file__=tmp_path/'cell.py'))) == list(SPECS)
 
 
 def test_report_has_no_outputs_and_stays_short():
