@@ -106,13 +106,18 @@ class Picture:
     def savefig(self, file, **kwargs): file.write(b'a picture')
 
 
+def draw_nothing():
+    "No figures are drawn."
+    for name in vars(cifar10_nbdev.report):
+        if name.startswith('plot_'):
+            setattr(cifar10_nbdev.report, name, lambda *args, **kwargs: Picture())
+
+
 def make_small():
     "A run takes less than a second: few shapes to train and to test on, no figures drawn."
     assert cifar10_nbdev.run.SHAPES_SIZES
     cifar10_nbdev.run.SHAPES_SIZES = 200, 100
-    for name in vars(cifar10_nbdev.report):
-        if name.startswith('plot_'):
-            setattr(cifar10_nbdev.report, name, lambda *args, **kwargs: Picture())
+    draw_nothing()
 
 
 def no_links(*args, **kwargs):
@@ -134,6 +139,12 @@ def become(point, log, odd, *args):
     make_small()
     make_odd(odd)
     Faults(os.path.join(args[2], 'output'), point, log).install()
+    forked.become(*args)
+
+
+def without_figures(*args):
+    "In the child: as `forked.become`, but no figures are drawn."
+    draw_nothing()
     forked.become(*args)
 
 

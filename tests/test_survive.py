@@ -14,6 +14,8 @@ from cifar10_nbdev.params import defaults_of
 from cifar10_nbdev.record import seal, unseal
 
 from conftest import PAPERMILL, Project, is_refusal
+from faults import without_figures
+from forked import Forked, become
 
 SMALL = dict(dataset='shapes10', subset='300', nepochs='3', seed='7', batch_size='50', shift='2',
              model='fast')
@@ -27,6 +29,14 @@ def result(m):
     "What an interrupted run must share with one that nobody touched."
     history = [{k: v for k, v in row.items() if k != 'seconds'} for row in m['history']]
     return history, m['weights_sha256'], m['test_accuracy'], m['confusion']
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick():
+    "No figures, which would take most of the time; those of papermill's runs are drawn."
+    Forked.child = staticmethod(without_figures)
+    yield
+    Forked.child = staticmethod(become)
 
 
 @pytest.fixture(scope='module')
