@@ -141,7 +141,7 @@ def plot_history(
         ax.grid(alpha=.3)
     return fig
 
-# %% ../nbs/02f_plots.ipynb #ef429997
+# %% ../nbs/02f_plots.ipynb #286423e9
 def _plot_pairs(pairs, ax):
     "How often two classes are confused, the most confused pair at the top."
     names = [f'{label(a)} – {label(b)}' for a, b in zip(pairs.a, pairs.b)]
@@ -151,14 +151,15 @@ def _plot_pairs(pairs, ax):
     ax.invert_yaxis()
 
 def plot_confusion(
-    data: Data,
-    preds: Predictions  # of its test set
+    counts: np.ndarray,  # classes×classes, rows are the true classes
+    classes: list[str],
+    name: str            # of the data set
 ) -> Figure:
     "The confusion matrix: counts as numbers, fractions of the true class as colors."
-    counts, names = preds.confusion(), [label(c) for c in data.classes]
+    names = [label(c) for c in classes]
     many = len(names) > MANY
-    correct = f'{preds.n_correct:,} of {len(preds.labels):,} correct'
-    fig, [[ax, *more]] = subplots(f'{data.title}: confusion matrix, {correct}', 1, 1 + many,
+    correct = f'{counts.trace():,} of {counts.sum():,} correct'
+    fig, [[ax, *more]] = subplots(f'{name}: confusion matrix, {correct}', 1, 1 + many,
                                   squeeze=False, figsize=(15 if many else 8.5, 7.2))
     bar = dict(label='fraction of the true class', format='{x:.0%}',
                ticks=[0, .01, .05, .2, .5, 1])
@@ -170,7 +171,7 @@ def plot_confusion(
     ax.set(xlabel='predicted', ylabel='true')
     ax.tick_params('x', rotation=90 if many else 45)
     ax.tick_params('y', rotation=0)
-    if many: _plot_pairs(confused_pairs(counts, data.classes, 25), *more)
+    if many: _plot_pairs(confused_pairs(counts, classes, 25), *more)
     return fig
 
 # %% ../nbs/02f_plots.ipynb #8ceeaed4

@@ -151,7 +151,7 @@ def show_accuracy(run: Run):
         run.say(f'balanced test accuracy: {p.balanced_accuracy:.2%}, the mean over classes')
     run.say(calibration_of(run.record))
 
-# %% ../nbs/02r_report.ipynb #e22c8979
+# %% ../nbs/02r_report.ipynb #00086e62
 @figure('class_accuracy.png')
 def show_classes(run: Run) -> Figure:
     "Test accuracy class by class, with 95 % intervals."
@@ -160,7 +160,7 @@ def show_classes(run: Run) -> Figure:
 @figure('confusion_matrix.png')
 def show_confusion(run: Run) -> Figure:
     "Which test classes are taken for which."
-    return plot_confusion(run.data, run.preds)
+    return plot_confusion(run.preds.confusion(), run.data.classes, run.data.title)
 
 @figure('surest_wrong_examples.png')
 def show_confident_wrong(run: Run) -> Figure:
