@@ -206,7 +206,7 @@ def files_digest(
     if place.is_file(): return stat_digest(place.parent, [place.name])
     return stat_digest(place, list_files(place, release))
 
-# %% ../nbs/02h_cifar10.ipynb #1c1c7911
+# %% ../nbs/02h_cifar10.ipynb #f9415369
 def write_cache(
     data: Data,
     cache: Path,     # a folder
@@ -234,7 +234,7 @@ def read_cache(
     try:
         with np.load(regular(file), allow_pickle=False) as z:
             if made_from not in (None, str(z['made_from'])): return None
-            classes = [*map(str, z.get('classes', CLASSES))]   # 0.2.0 did not write them
+            classes = [*map(str, z.get('classes', CLASSES))]   # 0.1.0 did not write them
             arrays = [z[key] for key in ARRAYS]
             data = from_arrays(arrays, f"{file}, decoded from {z['source']}", name, classes)
             return data if data.fingerprint == str(z['fingerprint']) else None

@@ -163,15 +163,15 @@ def plot_settings(
     percent(ax.xaxis)
     return fig
 
-# %% ../nbs/06_sweep.ipynb #2119de4a
+# %% ../nbs/06_sweep.ipynb #7cd22ca4
 def _dask_client(address, n_workers):
     "A client of the scheduler at `address`, or of new processes that share this machine's cores."
-    client = optional('distributed', 'sweep').Client
+    Client = optional('distributed', 'sweep').Client
     if not address:
         threads = os.environ.get('OMP_NUM_THREADS', max(1, usable_cores()//n_workers))
-        return client(n_workers=n_workers, threads_per_worker=1, dashboard_address=None,
+        return Client(n_workers=n_workers, threads_per_worker=1, dashboard_address=None,
                       env=dict(OMP_NUM_THREADS=threads))
-    try: return client(address, timeout=15)
+    try: return Client(address, timeout=15)
     except (OSError, ValueError) as e:
         raise UserError(f'no Dask scheduler answers at {address}: {e}') from e
 

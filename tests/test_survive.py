@@ -138,7 +138,8 @@ def test_a_new_run_moves_the_finished_one_aside(undisturbed):
     for f in before: (p.out/f).write_bytes(before[f])     # for the tests after this one
 
 
-def test_ctrl_c_stops_after_the_step_and_the_rest_still_draws(undisturbed, project):
+def test_ctrl_c_stops_after_the_step_and_the_rest_still_draws(undisturbed, project, monkeypatch):
+    monkeypatch.setattr(Forked, 'child', staticmethod(become))   # with figures
     process = project.begin_train(*WORDS)
     project.wait_for('epoch 2/3')
     process.send_signal(signal.SIGINT)
