@@ -55,6 +55,16 @@ def write_tree(data, root: Path):
             Image.fromarray(pixels).save(root/part/name/f'{i}_{name}.png', compress_level=1)
 
 
+def write_airbench(data, folder: Path):
+    "A data set as airbench reads it."
+    import torch
+    folder.mkdir()
+    for part in ('train', 'test'):
+        images = getattr(data, f'{part}_x').permute(0, 2, 3, 1).contiguous()
+        labels = getattr(data, f'{part}_y')
+        torch.save(dict(images=images, labels=labels, classes=data.classes), folder/f'{part}.pt')
+
+
 def wait():
     "Wait until a GPU, if there is one, has done all that it was asked for."
     import torch

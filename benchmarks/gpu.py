@@ -27,7 +27,7 @@ from cifar10_nbdev.model import MODELS, layer_table, make_model
 from cifar10_nbdev.recipe import Compute, make_learner, pick_dtype, recipe
 
 import example
-from common import TINY, begin_epoch, options, timed, tta_accuracy, wait
+from common import TINY, begin_epoch, options, timed, tta_accuracy, wait, write_airbench
 
 # what is trained on CIFAR-10: 85.6, 90 and 94 percent, and the CNN's own 40 epochs
 TARGETS = ('fast', 2), ('fast', 6), ('cnn', 2), ('cnn', 10), ('cnn', 40), ('deep', 28)
@@ -209,12 +209,7 @@ def peers(bench: Bench, name: str) -> dict:
         import airbench
         printed = io.StringIO()
         with tempfile.TemporaryDirectory() as tmp, chdir(tmp), redirect_stdout(printed):
-            Path('cifar10').mkdir()   # its files, in its format
-            for part in ('train', 'test'):
-                x, y = getattr(data, f'{part}_x'), getattr(data, f'{part}_y')
-                images = x.permute(0, 2, 3, 1).contiguous()
-                kept = dict(images=images, labels=y, classes=data.classes)
-                torch.save(kept, f'cifar10/{part}.pt')
+            write_airbench(data, Path('cifar10'))
             warm, *seconds = map(timed, (airbench.warmup94, *[airbench.train94]*3))
     said = printed.getvalue().strip().splitlines()
     return dict(data=data.name, warm_up=warm, wall_seconds=seconds, says=said[-12:])

@@ -137,5 +137,5 @@ def trained(tmp_path_factory):
     p = Project(tmp_path_factory.mktemp('trained'))
     words = ('--dataset auto --nepochs 1 --seed 5 --batch_size 25 --subset 2000 '
              '--precision float32')
-    p.done = p(sys.executable, '-m', 'cifar10_nbdev.train', *words.split())
+    p.done = p.train(*words.split())
     return p

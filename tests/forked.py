@@ -9,13 +9,18 @@ FORKS.set_forkserver_preload(['cifar10_nbdev.train', 'cifar10_nbdev.check', 'tor
 
 
 def become(module, words, root, env, files):
-    "In the child: `python -m module words…`, with `files` as its stdin, stdout and stderr."
+    """In the child: `python -m module words…`, or `python module words…` if it is a script, with
+    `files` as its stdin, stdout and stderr."""
     os.chdir(root)
     os.environ.clear()
     os.environ.update(env)
     for fd, path in enumerate(files):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), fd)
     sys.argv[1:] = words
+    if module.endswith('.py'):
+        sys.path.insert(0, os.path.dirname(module))
+        runpy.run_path(module, run_name='__main__')
+        return
     sys.modules.pop(module, None)        # it is to be `__main__`
     runpy.run_module(module, run_name='__main__', alter_sys=True)
 
