@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METADATA', 'TOLERANCE', 'export', 'onnx_differences', 'main']
 
-# %% ../nbs/05a_export.ipynb #72a305e6
+# %% ../nbs/05a_export.ipynb #457d7441
 import copy, json, logging
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .archive import OFFICIAL, OFFICIAL_100
+from .cifar10 import named_place, on_disk
 from .core import (UserError, explain, in_root, optional, printable,
                                 write_atomic)
 from .params import command, is_program
@@ -85,14 +87,20 @@ def onnx_differences(
         largest = max(largest, float(difference.max()))
     return n_other, largest
 
-# %% ../nbs/05a_export.ipynb #e0620133
+# %% ../nbs/05a_export.ipynb #f467130e
 def _test_images(model, data_dir):
-    "The images on which to compare, and what they are."
-    try: return get_data(model.info.dataset, data_dir).test_x, 'test images'
-    except UserError as e:
-        noise = torch.randint(0, 256, (1000, *model.info.input), dtype=torch.uint8,
-                              generator=torch.Generator().manual_seed(0))
-        return noise, f'images of noise, since {e}'
+    "The images on which to compare, and what they are. Downloads nothing."
+    dataset = model.info.dataset
+    release = dict(cifar10=OFFICIAL, cifar100=OFFICIAL_100).get(dataset)
+    try:
+        place = named_place(data_dir, release) if release else None
+        if not release or any(on_disk(place, in_root('data'), release)):
+            return get_data(dataset, data_dir).test_x, 'test images'
+        why = f'{release.title} is not in {in_root("data")}'
+    except UserError as e: why = e
+    noise = torch.randint(0, 256, (1000, *model.info.input), dtype=torch.uint8,
+                          generator=torch.Generator().manual_seed(0))
+    return noise, f'images of noise, since {why}'
 
 @command
 def main(argv: list[str]) -> int:
