@@ -7,8 +7,9 @@ its script, untouched, and a network of ours, one after the other, in each round
 
 The rule: seconds go from the images in memory to the predictions for all 10,000 test images, six
 views of each, and no other evaluation is part of them. Each training is a process of its own.
-Without a GPU, what the script asks of CUDA is done by the CPU, its 16-bit floats have the precision
-of ours, and it is not compiled, as ours is not. With --tiny, ours alone, an epoch of drawn shapes.
+Without a GPU, what the script asks of CUDA is done by the CPU, what it computes in 16 bits is done
+in the mixed precision of ours, and it is not compiled, as ours is not. With --tiny, ours alone, an
+epoch of drawn shapes.
 """
 import argparse, contextlib, io, json, re, runpy, sys, tempfile, time
 from pathlib import Path
@@ -31,22 +32,28 @@ class Clock:
     def elapsed_time(self, end): return 1e3*(end.time - self.time)
 
 
-def on_cpu(dtype: torch.dtype):
-    "From now on, in this process, the CPU answers what is asked of CUDA."
+def prepare_script():
+    "From now on, in this process, the CPU answers what is asked of CUDA; weights have 32 bits."
     load = torch.load
     torch.load = lambda file, map_location=None: load(file)
     torch.compile = lambda func: func
     torch.nn.Module.cuda = lambda self: self
     torch.cuda.Event, torch.cuda.synchronize = Clock, lambda: None
-    for kind in (torch.Tensor, torch.nn.Module): kind.half = lambda self: self.to(dtype)
+    for kind in (torch.Tensor, torch.nn.Module): kind.half = kind.float
+
+
+def to_mixed_precision(model: torch.nn.Module, dtype: torch.dtype):
+    "From now on, a network on the CPU computes as ours do."
+    forward = torch.autocast('cpu', dtype, enabled=dtype != torch.float32)(model.forward)
+    model.forward = lambda *args, **kwargs: forward(*args, **kwargs).float()
 
 
 def theirs(script: str, precision: str, seed: int) -> dict:
     "One training by the script, in this process."
     data, device = cifar10_or_tiny(False), pick_device()
-    dtype = pick_dtype(precision, device)
     prepare_cpu()
-    if device.type == 'cpu': on_cpu(dtype)
+    on_cpu = device.type == 'cpu'
+    if on_cpu: prepare_script()
     script = str(Path(script).resolve())
     sys.argv = [script]     # which it reads
     torch.manual_seed(seed)
@@ -55,6 +62,7 @@ def theirs(script: str, precision: str, seed: int) -> dict:
         write_airbench(data, Path('cifar10'))
         code = runpy.run_path(script)
         model = code['CifarNet']().cuda().to(memory_format=torch.channels_last)
+        if on_cpu: to_mixed_precision(model, pick_dtype(precision, device))
         with contextlib.redirect_stdout(printed): tta = code['main'](seed, model)
     print(printed.getvalue(), file=sys.stderr)
     seconds = re.findall(r'[\d.]+', last_line(printed.getvalue().replace('-', '')))[-1]
