@@ -167,8 +167,7 @@ def test_saved_network_predicts_as_the_run_did(trained):
 def test_predict_command(trained):
     rows = list(csv.DictReader(trained.files()['predictions.csv'].decode().splitlines()))
     Image.fromarray(shapes10().test_x[0].permute(1, 2, 0).numpy()).save(trained.root/'one.png')
-    done = trained(sys.executable, '-m', 'cifar10_nbdev.predict', 'one.png', 'settings.ini',
-                   '--json')
+    done = trained.forked('cifar10_nbdev.predict', 'one.png', 'settings.ini', '--json')
     assert done.returncode == 1                       # settings.ini is no picture
     first, second = json.loads(done.stdout)['pictures']
     assert first['top'][0][0] == rows[0]['predicted'] and 'cannot be read' in second['error']

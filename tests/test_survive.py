@@ -230,8 +230,9 @@ except UserError as e: print(e)
 
 
 def test_nan_at_step_37(project):
-    script = SICK.format(defaults=defaults_of(cifar10_nbdev.train))
-    done = project(sys.executable, '-c', script)
+    script = project.root/'sick.py'
+    script.write_text(SICK.format(defaults=defaults_of(cifar10_nbdev.train)))
+    done = project.forked(str(script))
     sentence = 'the loss is no finite number at step 37 (epoch 2), with lr 0.0'
     assert done.stdout.splitlines()[-1].startswith(sentence), done.stdout + done.stderr
     m = project.metrics()
