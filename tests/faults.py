@@ -152,7 +152,7 @@ def on_terminal(nohup, *args):
     "In the child: as `forked.become`, but in a session that the terminal in `files` belongs to."
     make_small()
     os.setsid()     # the first terminal that is opened then sends SIGHUP when it is closed
-    if nohup: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     terminal = os.open(args[-1][0], os.O_RDWR)
     for fd in (1, 2): os.dup2(terminal, fd)
     sys.stdout, sys.stderr = (open(fd, 'w', 1, closefd=False) for fd in (1, 2))

@@ -558,7 +558,7 @@ def test_terminal_goes_away(project, nohup):
 def test_terminal_of_python_goes_away(project, nohup):
     def prepare():
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        if nohup: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     ours, its = pty.openpty()
     words = [sys.executable, '-m', 'cifar10_nbdev.train', *B, '--nepochs', '30' if nohup else '900']
     process = subprocess.Popen(words, stdin=its, stdout=its, stderr=its, cwd=project.root,
