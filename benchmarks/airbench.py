@@ -65,7 +65,7 @@ def theirs(script: str, precision: str, seed: int) -> dict:
         if on_cpu: to_mixed_precision(model, pick_dtype(precision, device))
         with contextlib.redirect_stdout(printed): tta = code['main'](seed, model)
     print(printed.getvalue(), file=sys.stderr)
-    seconds = re.findall(r'[\d.]+', last_line(printed.getvalue().replace('-', '')))[-1]
+    [seconds] = re.findall(r'\| +eval .* ([\d.]+) +\|$', printed.getvalue(), re.MULTILINE)
     return dict(tta=tta, seconds=float(seconds))
 
 

@@ -62,6 +62,14 @@ def squares(n: int, folder: Path, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
+def strange_pictures(test_x: Tensor, n: int) -> dict[str, Tensor]:
+    "Kind -> `n` pictures unlike CIFAR-10's images, and of these, turned upside down."
+    g = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (n, 3, 32, 32), generator=g, dtype=torch.uint8)
+    return dict(shapes=shapes10((10, n), seed=1).test_x, noise=noise, smooth=smooth_noise(n, g),
+                stripes=stripes(n, g), upside_down=test_x[:n].flip(2))
+
+
 def auroc(inside: Tensor, outside: Tensor) -> float:
     "The probability that an outlier's score is higher than an inlier's (Mann–Whitney)."
     n = len(outside)
@@ -105,11 +113,8 @@ def main():
         parts = [scores_and_features(net, normalize(xb, mean, std)) for xb in x.split(500)]
         return [torch.cat(part) for part in zip(*parts)]
 
-    n, g = 50 if args.tiny else 1000, torch.Generator().manual_seed(0)   # pictures of a kind
-    noise = torch.randint(0, 256, (n, 3, 32, 32), generator=g, dtype=torch.uint8)
-    pictures = dict(shapes=shapes10((10, n), seed=1).test_x, noise=noise,
-                    smooth=smooth_noise(n, g), stripes=stripes(n, g),
-                    upside_down=data.test_x[:n].flip(2))
+    n = 50 if args.tiny else 1000   # pictures of a kind
+    pictures = strange_pictures(data.test_x, n)
     if args.photos: pictures['photos'] = squares(n, args.photos)
     inside, seen = outputs(data.test_x), {kind: outputs(x) for kind, x in pictures.items()}
     print(f"{'':12}" + ''.join(f'{kind:>16}' for kind in pictures))

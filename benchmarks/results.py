@@ -21,11 +21,12 @@ from cifar10_nbdev.pictures import get_data
 from cifar10_nbdev.core import UserError
 from cifar10_nbdev.interpret import Predictions, ece, mean_std, nll
 from cifar10_nbdev.model import MODELS
-from cifar10_nbdev.predict import SHIPPED, load_model
+from cifar10_nbdev.predict import SHIPPED, Classifier, load_model
 from cifar10_nbdev.record import Record, read_record
 from cifar10_nbdev.sweep import finished, is_result_of, trials
 
 from common import options
+from outliers import strange_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS = ROOT/'docs'/'results', Path('build')/'results'   # the second within the project
@@ -94,8 +95,14 @@ def ship(row: str, run: Path, weights: Path):
           f'{record.test_accuracy:.2%} before', flush=True)
 
 
-def card(path: Path) -> str:
-    "What is known of a network that ships, in Markdown."
+def noticed(model: Classifier, x: torch.Tensor) -> float:
+    "The fraction of pictures that a network takes for out of distribution."
+    outlier_scores = torch.cat([model(xb)[1] for xb in x.split(500)])
+    return model.out_of_distribution(outlier_scores).float().mean().item()
+
+
+def card(path: Path, pictures: dict[str, torch.Tensor]) -> str:
+    "What is known of a network that ships, in Markdown; it is shown `pictures` of each kind."
     info = unpack(path.read_bytes())[1]
     counts = torch.tensor(info['confusion'])
     correct = (counts.diagonal()/counts.sum(1)).tolist()
@@ -111,6 +118,9 @@ def card(path: Path) -> str:
                          'its weights were rounded); the seed was not chosen',
         'calibration': f"ECE {info['ece']:.2%}, NLL {info['nll']:.3f}, "
                        f"temperature {info['temperature']:.2f}",
+        'out of distribution': ', '.join(
+            f'{kind.replace("_", " ")} {noticed(load_model(path), x):.0%}'
+            for kind, x in pictures.items()),
         'code': f"commit `{info['commit'][:12]}`, weights `{info['weights_sha256'][:12]}…`"}
     rows = [f'| {name} | {value} |' for name, value in facts.items()]
     per_class = []
@@ -129,7 +139,9 @@ def write_cards():
     path, mark = ROOT/'docs'/'networks.md', '<!-- written by benchmarks/results.py --ship -->\n'
     head = path.read_text(encoding='utf-8').partition(mark)[0]
     files = [SHIPPED/f'{name}.safetensors' for name in MODELS]
-    cards = ''.join(card(f) for f in files if f.is_file())
+    test_x = get_data('cifar10').test_x
+    pictures = {'test images': test_x} | strange_pictures(test_x, 1000)
+    cards = ''.join(card(f, pictures) for f in files if f.is_file())
     path.write_text(head + mark + cards, encoding='utf-8')
 
 
