@@ -38,7 +38,8 @@ TARGETS = {'85.6': ('fast', 2), '90': ('fast', 6), '94': ('deep', 28),
 class Yardstick(Callback):
     "Measures slices of E, in another process, while the training stands still."
     def __init__(self, nepochs: int, tiny: bool):
-        self.at_once, self.slices, self.stood = math.ceil(SLICES/(nepochs + 1)), [], 0.
+        self.at_once = 1 if tiny else math.ceil(SLICES/(nepochs + 1))
+        self.slices, self.stood = [], 0.
         command = [sys.executable, HERE.with_name('example.py'), '--slices', str(SLICES)]
         self.example = subprocess.Popen(command + ['--tiny']*tiny, text=True, bufsize=1,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)

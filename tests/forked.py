@@ -2,10 +2,18 @@
 since that takes seconds. Otherwise they are what `python -m` makes of them: a process, a folder and
 an environment of their own."""
 import multiprocessing, os, runpy, subprocess, sys
+from unittest import mock
 
 FORKS = multiprocessing.get_context('forkserver')
 # torch imports the last one, for more than a second, when the first optimizer is made
-FORKS.set_forkserver_preload(['cifar10_nbdev.train', 'cifar10_nbdev.check', 'torch._dynamo'])
+FORKS.set_forkserver_preload(['cifar10_nbdev.train', 'cifar10_nbdev.check', 'drawn',
+                              'torch._dynamo'])
+
+
+def begin(process):
+    "Start a process; the first one starts the process that it is forked from."
+    path = os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get('PYTHONPATH')]))
+    with mock.patch.dict(os.environ, PYTHONPATH=path): process.start()   # else it finds no `drawn`
 
 
 def become(module, words, root, env, files):
@@ -33,7 +41,7 @@ class Forked:
         files = [os.devnull, str(out), str(err)]
         args = module, list(words), str(root), env, files
         self.process = FORKS.Process(target=self.child, args=args, daemon=True)
-        self.process.start()
+        begin(self.process)
         self.pid = self.process.pid
         self.kill = self.process.kill
         self.terminate = self.process.terminate

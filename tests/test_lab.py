@@ -11,8 +11,8 @@ from conftest import ROOT
 
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome'
 CHROMIUM = next((path for path in map(shutil.which, BROWSERS) if path), None)
-SMALL = dict(nepochs=3, dataset='shapes10', subset=1000, batch_size=50)
-STEPS = 60                     # 3 epochs of 1,000 images in batches of 50
+SMALL = dict(nepochs=3, dataset='shapes10', subset=500, batch_size=25)
+STEPS = 60                     # 3 epochs of 500 images in batches of 25
 
 
 def edit_parameters(path):
@@ -125,7 +125,7 @@ def test_notebook_is_a_pleasure_to_watch(request, tmp_path):
             assert bad.count() == 0
         browser.close()
     m = project.metrics()
-    assert (m['status'], m['nepochs'], m['n_train']) == ('complete', 3, 1000)
+    assert (m['status'], m['nepochs'], m['n_train']) == ('complete', 3, 500)
     assert m['parameters']['resume'] is False             # the notebook is live
 
 

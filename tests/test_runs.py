@@ -66,15 +66,15 @@ def test_papermill_gives_the_same_numbers_from_any_folder(trained, project):
 
 
 def test_fast_network_with_its_extra_figure(project):
-    words = ('--dataset shapes10 --model fast --nepochs 1 --subset 2000 --tta true '
-             '--label_smoothing None --batch_size 50')
+    words = ('--dataset shapes10 --model fast --nepochs 1 --subset 1000 --tta true '
+             '--label_smoothing None --batch_size 25')
     done = project.train(*words.split())
     assert done.returncode == 0, done.stderr
     m = project.metrics()
     assert (m['status'], m['model']) == ('complete', 'fast')
-    assert m['parameters']['label_smoothing'] is None and m['recipe']['batch_size'] == 50
+    assert m['parameters']['label_smoothing'] is None and m['recipe']['batch_size'] == 25
     assert m['test_accuracy'] > .2 and m['tta_accuracy'] > .2 and m['n_parameters'] <= 2_500_000
-    assert abs(m['images_per_second']*m['seconds'] - 2000) < 1
+    assert abs(m['images_per_second']*m['seconds'] - 1000) < 1
     log = project.files()['model_log.txt'].decode()
     assert f"{m['macs']:,}" in log and f"another figure: {m['tta_accuracy']:.2%}" in log
 
@@ -97,7 +97,7 @@ def test_command_line_refuses_in_one_sentence(project):
 
 
 @pytest.mark.parametrize('args, says', [
-    (['-p', 'nepoch', '3'], 'did you mean nepochs?'),
+    pytest.param(['-p', 'nepoch', '3'], 'did you mean nepochs?', marks=pytest.mark.long),
     pytest.param(['-p', 'nepochs', '0'], 'nepochs must be a whole number from 1 to 10000, not 0',
                  marks=pytest.mark.long),
     ([], "train on dataset='shapes10'")])
