@@ -51,7 +51,7 @@ train: $(STAMP)
 
 test: style
 	OMP_NUM_THREADS=1 '$(BIN)/nbdev_test' --n_workers 2
-	$(PY) -m pytest -q -n 2 --dist loadfile tests
+	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 # what ruff.toml asks of notebooks, tests and benchmarks
 style: $(STAMP)

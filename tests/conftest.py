@@ -116,12 +116,14 @@ def pytest_addoption(parser):
     parser.addoption('--long', action='store_true', help=what)
 
 
-FIRST = 'survive notebook kills runs lab networks'.split()   # the longest, for two at a time
+# the longest first, so that two at a time end together
+FIRST = 'survive notebook runs lab benchmarks kills networks demo look track data'.split()
 
 
 def pytest_collection_modifyitems(config, items):
     "`@pytest.mark.long` is for --long alone; files that take long are begun first."
-    items.sort(key=lambda item: item.path.stem.removeprefix('test_') not in FIRST)
+    rank = {name: i for i, name in enumerate(FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.stem.removeprefix('test_'), len(FIRST)))
     if config.getoption('--long'): return
     items[:] = [item for item in items if not item.get_closest_marker('long')]
 
