@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from .core import UserError
 
-# %% ../nbs/02a_learner.ipynb #13c72c12
+# %% ../nbs/02a_learner.ipynb #985037a9
 class Callback:
     "Something to do while a learner trains. A method named after a moment is given the learner."
-    order = 0  # callbacks of a lower order are called first
+    order = 0         # callbacks of a lower order are called first
+    watches = False   # True: it changes nothing that is computed, as a logger
 
 class CancelFit(Exception):
     "Raise this in a callback to end training at once."

@@ -8,7 +8,7 @@ __all__ = ['ENOUGH', 'SIX_VIEWS', 'OUTLIERS', 'FACTS', 'STEPS', 'figure', 'show_
            'show_confusion', 'show_confident_wrong', 'show_wrong', 'show_calibration', 'save_model', 'result_of',
            'small_curves', 'finish', 'run_all']
 
-# %% ../nbs/02r_report.ipynb #a13d7a85
+# %% ../nbs/02r_report.ipynb #2bb51151
 import io, sys
 from collections.abc import Callable
 from functools import wraps
@@ -21,7 +21,7 @@ from .folder import FILES, copy_at_exit, executed_notebook
 from .data import Batches
 from .interpret import (OutlierScore, Predictions, ece, fit_temperature, nll,
                                      prediction_table, wilson)
-from .learner import mirror_shift
+from .learner import Callback, mirror_shift
 from .model import layer_table, scores_and_features
 from .plots import (most_confident, pick_wrong, plot_calibration,
                                  plot_classes, plot_confusion, plot_examples,
@@ -72,7 +72,7 @@ def show_curves(run: Run) -> Figure|None:
     if run.learn.history: return plot_history(run.learn.history, run.data.title)
     run.say('no epoch was finished, so there are no curves')
 
-# %% ../nbs/02r_report.ipynb #2f25539b
+# %% ../nbs/02r_report.ipynb #42add2f4
 ENOUGH = 500   # validation images that a temperature can be fitted on
 
 def temperature_of(
@@ -84,7 +84,8 @@ def temperature_of(
         return fit_temperature(valid.scores, valid.labels), 'validation'
     model, nepochs = run.p['model'], run.p['nepochs']
     measured = (run.data.name == 'cifar10' and not run.p['subset']
-                and run.learn.epoch == nepochs and run.recipe == recipe(model, nepochs))
+                and run.learn.epoch == nepochs and run.recipe == recipe(model, nepochs)
+                and not run.record.callbacks)
     known = temperature(model, nepochs) if measured else None
     return (known, 'recipe') if known else (1., None)
 
@@ -257,16 +258,18 @@ def finish(run: Run):
     if in_notebook: copy_at_exit(run.out, run.id)
     run.folder.release()
 
-# %% ../nbs/02r_report.ipynb #ff9bbfdd
+# %% ../nbs/02r_report.ipynb #3fe964fa
 STEPS = (load_data, begin, show_examples, show_model, train, show_curves,
          show_accuracy, show_classes, show_confusion, show_confident_wrong, show_wrong,
          show_calibration, save_model, finish)   # as 03_train calls them
 
 def run_all(
-    parameters: dict
+    parameters: dict,
+    cbs: tuple[Callback, ...] = ()   # of your own
 ) -> int:  # the exit code: 0, or 130 if the training was stopped by hand
     "A run from its start through all steps. Raises `UserError` if it cannot be."
     run = start(parameters)
+    run.cbs += cbs
     for f in STEPS:
         if f.everyone or not run.rank: f(run)
     return 130 if run.state['reason'] else 0

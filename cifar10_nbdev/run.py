@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['CHECKPOINT', 'OF_TRAINING', 'RESULTS', 'Run', 'compute_of', 'recipe_of', 'new_record', 'start', 'data_in_words',
            'load_data', 'About', 'about', 'find_unfinished', 'continue_run', 'open_folder', 'settings_of',
-           'build_model', 'begin', 'weights_sha256', 'callbacks', 'record_training', 'speed', 'train']
+           'own_callbacks', 'note_identity', 'build_model', 'begin', 'weights_sha256', 'callbacks', 'record_training',
+           'speed', 'train']
 
-# %% ../nbs/02q_run.ipynb #95c10f14
+# %% ../nbs/02q_run.ipynb #71903326
 import atexit, hashlib, os, shutil, statistics, sys, tempfile, time
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -24,7 +25,8 @@ from .core import UserError, in_root, printable, project_root, regular
 from .data import SHAPES_SIZES, split
 from .device import device_name, gpu_facts, pick_device, prepare_cpu
 from .folder import Folder, mark_of
-from .identity import bytes_of, differences, identity, model_digest
+from .identity import (bytes_of, callbacks_digest, differences, identity,
+                                    model_digest)
 from .learner import Callback, FiniteLoss
 from .model import make_model, n_parameters
 from .params import SPECS, brief, check_params, coerce, defaults_of
@@ -37,7 +39,7 @@ from .track import Tracking
 from .trial import try_out
 from .workers import Workers, from_first, join
 
-# %% ../nbs/02q_run.ipynb #987daea5
+# %% ../nbs/02q_run.ipynb #92e38d4b
 class Run:
     "One training run: what was asked for, what it works with, what it has made and said."
     data = None          # the data set, split; by load_data
@@ -70,7 +72,7 @@ class Run:
         self.id = self.record.id        # of this leg; a continued run keeps its first one's
         self.notebook = {}              # the notebook's `globals()`, and
         self.given = {}                 # its parameters at the start, checked
-        self.cbs = []                   # callbacks besides its own: a tracker's, and yours
+        self.cbs = []                   # callbacks besides those of any run: a tracker's, yours
         if p['tracker'] and not self.rank: self.cbs.append(Tracking(self))
 
     @property
@@ -263,7 +265,7 @@ def open_folder(run: Run):
     run.save()   # the record comes first, since a folder without one has no run
     if aside: run.say(f'the run that was in {run.out} is now in {aside}: {found}')
 
-# %% ../nbs/02q_run.ipynb #b1110c8c
+# %% ../nbs/02q_run.ipynb #1bb2c7ff
 def settings_of(run: Run) -> dict:
     "What is run, on which data and which machine, in words."
     r = run.record
@@ -272,16 +274,30 @@ def settings_of(run: Run) -> dict:
         epochs=r.nepochs, data=data_in_words(run),
         network=f'{r.model}, {r.n_parameters:,} parameters',
         recipe=f"{run.recipe.describe()}; seed {run.p['seed']}",
+        **({'callbacks': ', '.join(r.callbacks)} if r.callbacks else {}),
         device=f'{r.device} ({r.device_name}), {r.dtype}', versions=versions,
         commit=r.commit or 'unknown', started=r.started)
 
-def build_model(run: Run) -> nn.Module:
-    "A network from the run's seed; what makes another run the same one is noted."
-    model = make_model(run.p['model'], len(run.data.classes), seed=run.p['seed'])
-    digest = model_digest(model, run.p['model'])
+def own_callbacks(run: Run) -> list[Callback]:
+    "Those that may change what is computed. Raises `UserError` if `run.cbs` has anything else."
+    for cb in run.cbs:
+        if isinstance(cb, Callback): continue
+        made = f'append {cb.__name__}(…), not the class' if isinstance(cb, type) else (
+            'derive its class from cifar10_nbdev.learner.Callback')
+        raise UserError(f'run.cbs must hold callbacks, not {brief(cb)}: {made}')
+    return [cb for cb in run.cbs if not cb.watches]
+
+def note_identity(run: Run, model: nn.Module):
+    "Note what makes another run the same one."
+    own, digest = own_callbacks(run), model_digest(model, run.p['model'])
+    run.record.callbacks = [type(cb).__qualname__ for cb in own]
     run.identity = identity(run.p, run.recipe, run.compute, run.data.fingerprint, digest,
                             VERSIONS['cifar10_nbdev'])
-    return model
+    if own: run.identity['callbacks'] = callbacks_digest(own, run)
+
+def build_model(run: Run) -> nn.Module:
+    "A network from the run's seed."
+    return make_model(run.p['model'], len(run.data.classes), seed=run.p['seed'])
 
 @step(needs='data', everyone=True)
 def begin(run: Run):
@@ -293,6 +309,7 @@ def begin(run: Run):
         run.compute, warning = try_out(run.p['model'], run.data, run.recipe, run.compute)
         if warning: run.say(framed(warning), 0)
     model = build_model(run)
+    note_identity(run, model)
     weights = sum(p.nbytes for p in model.parameters())
     figures = 2**22   # the rest: two checkpoints with the optimizer's sums, weights
     if not (run.rank or run.folder.claimed): run.folder.lock_for(7*weights + figures)
@@ -350,7 +367,7 @@ def speed(run: Run) -> dict:
         first_seconds=times[0], epoch_seconds=usual,
         tflops=6*r.macs*r.n_train/usual/1e12 if r.macs else None, skipped_steps=skipped)
 
-# %% ../nbs/02q_run.ipynb #b0b0eec5
+# %% ../nbs/02q_run.ipynb #d97fe66b
 RESULTS = """train_accuracy valid_accuracy test_accuracy tta_accuracy n_right n_wrong
     temperature temperature_from ece nll raw_ece raw_nll
     seconds images_per_second first_seconds epoch_seconds tflops skipped_steps
@@ -361,11 +378,17 @@ def train(run: Run):
     "Train until `nepochs` epochs are done, or until it is stopped by hand."
     if run.folder.closed: raise UserError(f'{run.folder.closed}: run start first')
     run.refuse_edits()
-    run.learn = run.preds = None
+    model = build_model(run) if run.before else run.model   # a training has changed the network
+    before = run.identity
+    note_identity(run, model)
+    changed = differences(before, run.identity)
+    if run.checkpoint and changed:
+        run.identity = before
+        raise UserError(f"""begin(run) continued a run, but since then {' and '.join(changed)}
+            changed: run start again, and append to run.cbs before begin""")
+    run.learn, run.preds, run.model = None, None, model
     run.record.update(**run.state, **dict.fromkeys(RESULTS))
-    if run.before:   # a training has changed the network
-        run.model = build_model(run)
-        run.folder.keep_only(run.before)
+    if run.before: run.folder.keep_only(run.before)
     run.before = {*OF_TRAINING, *run.folder.files}
     if run.compute.device.type == 'cuda': torch.cuda.reset_peak_memory_stats()
     learn = make_learner(run.model, run.data, run.recipe, run.compute, callbacks(run))

@@ -136,12 +136,13 @@ class Trackio(WandB):
 
 TRACKERS = dict(mlflow=MLflow, trackio=Trackio, wandb=WandB)   # as in `params.SPECS`
 
-# %% ../nbs/02pa_track.ipynb #0422d4d5
+# %% ../nbs/02pa_track.ipynb #257580ef
 PATIENCE = 60   # seconds that a run waits for its tracker at the end
 
 class Tracking(Callback):
     "Has a tracker follow a run, which never waits for it during the training."
     order = 11   # after the reporter, which saves the record
+    watches = True
     process = errors = None
     failed = False
     current = None   # the newest of this process

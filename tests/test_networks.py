@@ -27,6 +27,8 @@ from cifar10_nbdev.report import (begin, finish, load_data, save_model, show_acc
 from cifar10_nbdev.run import weights_sha256
 
 from conftest import DEAD, ROOT
+from faults import without_figures
+from forked import Forked
 
 PARAMETERS = {**defaults_of(cifar10_nbdev.train), 'dataset': 'shapes10', 'subset': 100,
               'batch_size': 50, 'nepochs': 1, 'seed': 3, 'precision': 'float32', 'device': 'cpu',
@@ -1407,6 +1409,23 @@ def test_the_example_of_the_docs(own_run, tmp_path, exported):
     pytest.importorskip('onnxruntime')
     code, printed = run_command(export.main, *words, '--data_dir', tmp_path)
     assert code == 0 and 'the same as PyTorch' in printed, printed
+
+
+def test_the_callback_of_the_docs(project, monkeypatch):
+    monkeypatch.setattr(Forked, 'child', staticmethod(without_figures))
+    text = (ROOT/'docs'/'own-callback.md').read_text(encoding='utf-8')
+    own, train = re.findall('```python\n(.*?)```', text, flags=re.S)
+    own, append = own.split('run.cbs.append(')
+    assert append.strip().removesuffix(')') in train    # in a notebook, and without one
+    (project.root/'mycallback.py').write_text(own)
+    small = "dataset='shapes10', model='fast', subset=100, batch_size=50, nepochs=1, "
+    script = project.root/'train.py'
+    script.write_text(train.replace('given = dict(nepochs=10, ', f'given = dict({small}'))
+    done = project.forked(str(script))
+    assert done.returncode == 0, done.stderr
+    m = project.metrics('output/distilled')
+    assert (m['status'], m['callbacks'], m['recipe']['label_smoothing']) == (
+        'complete', ['Distill'], 0)
 
 
 def test_the_record_of_an_own_network_names_it(own_run):

@@ -833,6 +833,49 @@ def test_kernel_restarted_in_the_middle(kernels, person, undisturbed, out):
     assert len(m['legs']) == 2 and len(list((out/'previous').iterdir())) == 1
 
 
+OWN = """
+from cifar10_nbdev.learner import Callback
+
+class Dim(Callback):
+    def __init__(self, factor): self.factor = factor
+    def before_batch(self, learn): learn.xb = learn.xb*self.factor
+
+class Count(Callback):
+    watches, steps = True, 0
+    def after_batch(self, learn): self.steps += len(run.log) > 0
+"""
+
+
+def test_own_callbacks_are_part_of_the_run(program, out):
+    assert not program(OWN).error
+
+    def begun(*callbacks):
+        "A new start with callbacks; what its beginning says."
+        assert not program.start(out).error
+        for cb in callbacks: assert not program(f'run.cbs.append({cb})').error
+        program.steps(['load_data'])
+        return program.step('begin')
+
+    def stopped():
+        program.fine(program("at_words('epoch 1/2', stop)\ntrain(run)"), 'train')
+        return record(out)['callbacks']
+
+    begun('Dim(.5)')
+    assert stopped() == ['Dim']
+    assert 'continuing the run of' in begun('Dim(.5)', 'Count()').text
+    assert not program('run.cbs.append(Dim(.5))').error
+    said = program.step('train')
+    assert said.is_sentence and 'since then the callbacks changed' in said.error, said
+    assert 'it is another run, by the callbacks' in begun('Dim(.25)').text
+    assert stopped() == ['Dim'] and program.value('run.cbs[0].factor') == .25
+    assert 'it is another run, by the callbacks' in begun('Count()').text
+    assert stopped() == [] and program.value('run.cbs[0].steps') > 0
+    assert 'continuing the run of' in begun().text
+    for cb, says in {'Dim': 'append Dim(…), not the class', 'print': 'derive its class'}.items():
+        said = begun(cb)
+        assert said.is_sentence and says in said.error, said
+
+
 @pytest.mark.long
 def test_trained_twice_after_a_restart(program, undisturbed, out):
     "The second training begins where the run was continued, not where the first one ended."
