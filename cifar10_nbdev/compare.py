@@ -144,7 +144,7 @@ def plot_confidence(
     ax.grid(alpha=.3)
     return fig
 
-# %% ../nbs/03a_compare.ipynb #5354845b
+# %% ../nbs/03a_compare.ipynb #e0536e7b
 def settings_of(
     run: FinishedRun
 ) -> dict:  # name -> value
@@ -152,6 +152,7 @@ def settings_of(
     r = run.record
     given = {n: r.parameters.get(n) for n, spec in SPECS.items() if spec.affects_result}
     return {**given, **r.recipe, 'data': r.data_fingerprint[:12],
+            'edited data': r.edited_data and r.edited_data[:12],
             'callbacks': ', '.join(r.callbacks) or None, 'version': r.versions.get('cifar10_nbdev')}
 
 def different_settings(

@@ -51,17 +51,14 @@ class Data:
         return replace(self, **{
             k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
 
-# %% ../nbs/01_data.ipynb #8f1229f3
+# %% ../nbs/01_data.ipynb #009173b0
 def fingerprint(
-    train_x: Tensor,  # images, uint8 N×3×32×32
-    train_y: Tensor,  # labels, int64 N
-    test_x: Tensor,
-    test_y: Tensor
+    *tensors: Tensor  # images, uint8 N×3×32×32, and their labels, int64 N; the training set first
 ) -> str:             # 64 hexadecimal digits
-    """SHA-256 of images and labels, the training set first: a byte for each number, two for each
-    label if there are more than 256 classes."""
+    """SHA-256 of images and labels: a byte for each number, two for each label if there are more
+    than 256 classes."""
     digest = hashlib.sha256()
-    for x, y in ((train_x, train_y), (test_x, test_y)):
+    for x, y in zip(tensors[::2], tensors[1::2], strict=True):
         digest.update(np.ascontiguousarray(x.permute(0, 2, 3, 1).numpy()))
         digest.update(y.numpy().astype(np.uint8 if y.max() < 256 else np.uint16))
     return digest.hexdigest()

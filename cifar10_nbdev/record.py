@@ -56,7 +56,7 @@ class Leg:
     versions: dict[str, str|None] = field(default_factory=VERSIONS.copy)  # cuda: None on a CPU
     commit: str|None = None     # of the code, see `git_commit`
 
-# %% ../nbs/02m_record.ipynb #062d2a67
+# %% ../nbs/02m_record.ipynb #bb4895e4
 @dataclass(slots=True)
 class Record:
     "What metrics.json says about a run. None: not known yet, or not asked for."
@@ -100,11 +100,12 @@ class Record:
     n_valid: int|None = None              # number of validation images; 0 without a validation set
     n_test: int|None = None               # number of test images
     data_fingerprint: str|None = None     # SHA-256 of all images and labels, before any split
+    edited_data: str|None = None          # SHA-256, if they were changed after they were loaded
     warning: str|None = None              # to be shown with every result, see `Data`
     weights_sha256: str|None = None       # of the weights after training
     confusion: list[list[int]]|None = None  # counts: rows are true classes, columns predictions
     history: list[dict[str, float|list[float]|None]] = field(default_factory=list)  # a row an epoch
-    callbacks: list[str] = field(default_factory=list)  # names of your own that may change it
+    callbacks: list[str] = field(default_factory=list)  # your own: name and digest
     parameters: dict = field(default_factory=dict)  # name -> value; None: see recipe
     recipe: dict = field(default_factory=dict)  # name -> value used in training
     files: dict[str, str|None] = field(default_factory=dict)  # SHA-256; None: has its own inside

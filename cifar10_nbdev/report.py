@@ -72,7 +72,7 @@ def show_curves(run: Run) -> Figure|None:
     if run.learn.history: return plot_history(run.learn.history, run.data.title)
     run.say('no epoch was finished, so there are no curves')
 
-# %% ../nbs/02r_report.ipynb #42add2f4
+# %% ../nbs/02r_report.ipynb #f3b6ddcc
 ENOUGH = 500   # validation images that a temperature can be fitted on
 
 def temperature_of(
@@ -85,7 +85,7 @@ def temperature_of(
     model, nepochs = run.p['model'], run.p['nepochs']
     measured = (run.data.name == 'cifar10' and not run.p['subset']
                 and run.learn.epoch == nepochs and run.recipe == recipe(model, nepochs)
-                and not run.record.callbacks)
+                and not (run.record.callbacks or run.record.edited_data))
     known = temperature(model, nepochs) if measured else None
     return (known, 'recipe') if known else (1., None)
 
@@ -258,14 +258,14 @@ def finish(run: Run):
     if in_notebook: copy_at_exit(run.out, run.id)
     run.folder.release()
 
-# %% ../nbs/02r_report.ipynb #3fe964fa
+# %% ../nbs/02r_report.ipynb #b77dcede
 STEPS = (load_data, begin, show_examples, show_model, train, show_curves,
          show_accuracy, show_classes, show_confusion, show_confident_wrong, show_wrong,
          show_calibration, save_model, finish)   # as 03_train calls them
 
 def run_all(
     parameters: dict,
-    cbs: tuple[Callback, ...] = ()   # of your own
+    *cbs: Callback   # of your own
 ) -> int:  # the exit code: 0, or 130 if the training was stopped by hand
     "A run from its start through all steps. Raises `UserError` if it cannot be."
     run = start(parameters)

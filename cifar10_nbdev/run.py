@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['CHECKPOINT', 'OF_TRAINING', 'RESULTS', 'Run', 'compute_of', 'recipe_of', 'new_record', 'start', 'data_in_words',
-           'load_data', 'About', 'about', 'find_unfinished', 'continue_run', 'open_folder', 'settings_of',
-           'own_callbacks', 'note_identity', 'build_model', 'begin', 'weights_sha256', 'callbacks', 'record_training',
-           'speed', 'train']
+           'data_digests', 'load_data', 'About', 'about', 'find_unfinished', 'continue_run', 'open_folder',
+           'settings_of', 'build_model', 'own_callbacks', 'names_of_callbacks', 'look_again', 'note_identity', 'begin',
+           'weights_sha256', 'callbacks', 'record_training', 'speed', 'train']
 
-# %% ../nbs/02q_run.ipynb #71903326
+# %% ../nbs/02q_run.ipynb #81dc8164
 import atexit, hashlib, os, shutil, statistics, sys, tempfile, time
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from .checkpoint import Checkpointer, restore, unpack
 from .core import UserError, in_root, printable, project_root, regular
-from .data import SHAPES_SIZES, split
+from .data import SHAPES_SIZES, Data, fingerprint, split
 from .device import device_name, gpu_facts, pick_device, prepare_cpu
 from .folder import Folder, mark_of
-from .identity import (bytes_of, callbacks_digest, differences, identity,
+from .identity import (bytes_of, callback_digest, differences, identity,
                                     model_digest)
 from .learner import Callback, FiniteLoss
 from .model import make_model, n_parameters
@@ -39,10 +39,12 @@ from .track import Tracking
 from .trial import try_out
 from .workers import Workers, from_first, join
 
-# %% ../nbs/02q_run.ipynb #92e38d4b
+# %% ../nbs/02q_run.ipynb #ad0072b2
 class Run:
     "One training run: what was asked for, what it works with, what it has made and said."
     data = None          # the data set, split; by load_data
+    loaded = None        # digests of the data as they were loaded; by load_data
+    network = None       # the digest of a new network; by begin
     model = None         # the network; by begin
     identity = None      # what a run that continues this one must share; by begin
     checkpoint = None    # tensors and information to continue from; by begin
@@ -73,6 +75,7 @@ class Run:
         self.notebook = {}              # the notebook's `globals()`, and
         self.given = {}                 # its parameters at the start, checked
         self.cbs = []                   # callbacks besides those of any run: a tracker's, yours
+        self.seen = {}                  # yours: `id` -> it, its digest when new, and at last
         if p['tracker'] and not self.rank: self.cbs.append(Tracking(self))
 
     @property
@@ -80,7 +83,8 @@ class Run:
         "Status and reason on record while the run goes on."
         if self.learn is None or self.learn.epoch == self.p['nepochs']:
             return dict(status='running', reason=None)
-        return dict(status='interrupted', reason='train: stopped by hand')
+        by = 'hand' if self.stop_requested or not self.record.callbacks else 'a callback'
+        return dict(status='interrupted', reason=f'train: stopped by {by}')
 
 # %% ../nbs/02q_run.ipynb #8caff5c3
 def compute_of(p: dict) -> Compute:
@@ -172,7 +176,7 @@ def refuse_edits(self: Run):
             raise UserError(f'{name} is now {brief(value)}, but this run was started with '
                             f'{brief(before)}: run start again, or set it back')
 
-# %% ../nbs/02q_run.ipynb #c8dcaf7b
+# %% ../nbs/02q_run.ipynb #5a8e3e0c
 def data_in_words(run: Run) -> str:
     "The data set, and how many images there are for what."
     r = run.record
@@ -180,6 +184,12 @@ def data_in_words(run: Run) -> str:
     return (f'{run.data.title}: {r.n_train:,} images to train on, {valid}'
             f'{r.n_test:,} to test on, from {run.data.source}; '
             f'fingerprint {r.data_fingerprint[:12]}')
+
+def data_digests(data: Data) -> tuple[str, str]:
+    "SHA-256 of the images and labels to train and validate on, and of those to test on."
+    d = data.to('cpu')
+    valid = () if d.valid_y is None else (d.valid_x, d.valid_y)
+    return fingerprint(d.train_x, d.train_y, *valid), fingerprint(d.test_x, d.test_y)
 
 @step(everyone=True)
 def load_data(run: Run):
@@ -192,6 +202,7 @@ def load_data(run: Run):
         dataset=data.name, n_train=len(data.train_y), n_test=len(data.test_y),
         n_valid=0 if data.valid_y is None else len(data.valid_y),
         data_fingerprint=data.fingerprint, warning=data.warning or None)
+    run.loaded = data_digests(data)
     if data.warning: run.say(framed(data.warning), 0)
     run.say(data_in_words(run))
 
@@ -265,7 +276,7 @@ def open_folder(run: Run):
     run.save()   # the record comes first, since a folder without one has no run
     if aside: run.say(f'the run that was in {run.out} is now in {aside}: {found}')
 
-# %% ../nbs/02q_run.ipynb #1bb2c7ff
+# %% ../nbs/02q_run.ipynb #7e2a1109
 def settings_of(run: Run) -> dict:
     "What is run, on which data and which machine, in words."
     r = run.record
@@ -278,27 +289,66 @@ def settings_of(run: Run) -> dict:
         device=f'{r.device} ({r.device_name}), {r.dtype}', versions=versions,
         commit=r.commit or 'unknown', started=r.started)
 
+def build_model(run: Run) -> nn.Module:
+    "A network from the run's seed."
+    model = make_model(run.p['model'], len(run.data.classes), seed=run.p['seed'])
+    run.network = model_digest(model, run.p['model'])
+    return model
+
+# %% ../nbs/02q_run.ipynb #c06d496b
 def own_callbacks(run: Run) -> list[Callback]:
     "Those that may change what is computed. Raises `UserError` if `run.cbs` has anything else."
+    if not isinstance(run.cbs, list): raise UserError('run.cbs must be a list: append to it')
     for cb in run.cbs:
         if isinstance(cb, Callback): continue
         made = f'append {cb.__name__}(…), not the class' if isinstance(cb, type) else (
             'derive its class from cifar10_nbdev.learner.Callback')
         raise UserError(f'run.cbs must hold callbacks, not {brief(cb)}: {made}')
-    return [cb for cb in run.cbs if not cb.watches]
+    own = [cb for cb in run.cbs if not cb.watches]
+    if own and run.world > 1:
+        raise UserError(f"""{run.world} workers may not train with {type(own[0]).__name__} as one
+            process does: train with one, or say watches = True in its class if it only looks""")
+    return own
 
-def note_identity(run: Run, model: nn.Module):
-    "Note what makes another run the same one."
-    own, digest = own_callbacks(run), model_digest(model, run.p['model'])
-    run.record.callbacks = [type(cb).__qualname__ for cb in own]
-    run.identity = identity(run.p, run.recipe, run.compute, run.data.fingerprint, digest,
-                            VERSIONS['cifar10_nbdev'])
-    if own: run.identity['callbacks'] = callbacks_digest(own, run)
+def names_of_callbacks(run: Run) -> list[str]:
+    "Name and digest of each, as it was before it took part in a training."
+    names = []
+    for cb in own_callbacks(run):
+        now = callback_digest(cb, run)
+        _, new, last = run.seen.get(id(cb), (cb, now, now))
+        if now != last: new = now     # changed since, and not by a training
+        run.seen[id(cb)] = cb, new, now
+        names.append(f'{type(cb).__qualname__} {new[:8]}')
+    return names
 
-def build_model(run: Run) -> nn.Module:
-    "A network from the run's seed."
-    return make_model(run.p['model'], len(run.data.classes), seed=run.p['seed'])
+def look_again(run: Run):
+    "Note how a training has left the callbacks."
+    for cb, new, _ in list(run.seen.values()):
+        run.seen[id(cb)] = cb, new, callback_digest(cb, run)
 
+def note_identity(run: Run):
+    "Note what makes another run the same one. Raises `UserError` if it is not what it continued."
+    data, digests, callbacks = run.data, data_digests(run.data), names_of_callbacks(run)
+    both = hashlib.sha256(''.join(digests).encode()).hexdigest()
+    edited = both if digests != run.loaded else None
+    tested = data.fingerprint if digests[1] == run.loaded[1] else digests[1]
+    now = identity(run.p, run.recipe, run.compute, edited or tested, run.network,
+                   VERSIONS['cifar10_nbdev'])
+    if callbacks: now['callbacks'] = callbacks
+    changed = differences(run.identity, now) if run.checkpoint else []
+    if changed:
+        raise UserError(f"""begin(run) continued a run, but since then {' and '.join(changed)}
+            changed: run start again, and change it before begin""")
+    news = edited and edited != run.record.edited_data
+    run.identity = now
+    run.record.update(
+        callbacks=callbacks, recipe=asdict(run.recipe), data_fingerprint=tested,
+        edited_data=edited, n_train=len(data.train_y), n_test=len(data.test_y),
+        n_valid=0 if data.valid_y is None else len(data.valid_y),
+        dtype=str(run.compute.dtype).removeprefix('torch.'))
+    if news: run.say(f'the data were changed after load_data: {data_in_words(run)}')
+
+# %% ../nbs/02q_run.ipynb #762256d2
 @step(needs='data', everyone=True)
 def begin(run: Run):
     "Build the network, and make the folder this run's or raise `UserError`."
@@ -309,7 +359,7 @@ def begin(run: Run):
         run.compute, warning = try_out(run.p['model'], run.data, run.recipe, run.compute)
         if warning: run.say(framed(warning), 0)
     model = build_model(run)
-    note_identity(run, model)
+    note_identity(run)
     weights = sum(p.nbytes for p in model.parameters())
     figures = 2**22   # the rest: two checkpoints with the optimizer's sums, weights
     if not (run.rank or run.folder.claimed): run.folder.lock_for(7*weights + figures)
@@ -327,7 +377,7 @@ def weights_sha256(model: nn.Module) -> str:
         digest.update(name.encode() + bytes_of(tensor))
     return digest.hexdigest()
 
-# %% ../nbs/02q_run.ipynb #514c1337
+# %% ../nbs/02q_run.ipynb #a2294669
 def callbacks(run: Run) -> list[Callback]:
     "What a run adds to the training loop."
     cbs = [FiniteLoss(), Progress(run), Reporter(run), StopOnInterrupt(run), *run.cbs]
@@ -343,7 +393,8 @@ def record_training(run: Run):
     run.record.update(**run.state)
     if run.record.reason:
         saved = [cb.saved for cb in learn.cbs if isinstance(cb, Checkpointer)]
-        run.say(f'stopped by hand in epoch {learn.epoch + 1} of {learn.nepochs}; what '
+        why = run.record.reason.removeprefix('train: ')
+        run.say(f'{why} in epoch {learn.epoch + 1} of {learn.nepochs}; what '
                 'follows is the network as it is now. '
                 f'resume=True continues after epoch {max(saved, default=learn.epoch)}')
     run.record.legs[-1].gpu = gpu_facts(run.compute.device)
@@ -367,7 +418,7 @@ def speed(run: Run) -> dict:
         first_seconds=times[0], epoch_seconds=usual,
         tflops=6*r.macs*r.n_train/usual/1e12 if r.macs else None, skipped_steps=skipped)
 
-# %% ../nbs/02q_run.ipynb #d97fe66b
+# %% ../nbs/02q_run.ipynb #e259662f
 RESULTS = """train_accuracy valid_accuracy test_accuracy tta_accuracy n_right n_wrong
     temperature temperature_from ece nll raw_ece raw_nll
     seconds images_per_second first_seconds epoch_seconds tflops skipped_steps
@@ -379,23 +430,23 @@ def train(run: Run):
     if run.folder.closed: raise UserError(f'{run.folder.closed}: run start first')
     run.refuse_edits()
     model = build_model(run) if run.before else run.model   # a training has changed the network
-    before = run.identity
-    note_identity(run, model)
-    changed = differences(before, run.identity)
-    if run.checkpoint and changed:
-        run.identity = before
-        raise UserError(f"""begin(run) continued a run, but since then {' and '.join(changed)}
-            changed: run start again, and append to run.cbs before begin""")
+    note_identity(run)
     run.learn, run.preds, run.model = None, None, model
     run.record.update(**run.state, **dict.fromkeys(RESULTS))
     if run.before: run.folder.keep_only(run.before)
     run.before = {*OF_TRAINING, *run.folder.files}
+    run.save()
     if run.compute.device.type == 'cuda': torch.cuda.reset_peak_memory_stats()
     learn = make_learner(run.model, run.data, run.recipe, run.compute, callbacks(run))
     run.say(run.recipe.describe())
     if run.checkpoint: restore(learn, *deepcopy(run.checkpoint))   # training changes it
     run.record.history = learn.history   # which grows from now on
-    with interruptible(run): learn.fit(run.p['nepochs'])
+    try:
+        with interruptible(run): learn.fit(run.p['nepochs'])
+    finally: look_again(run)
+    if learn.model is not run.model:
+        raise UserError('a callback has replaced learn.model, but the run keeps the one it began '
+                        'with: copy the weights into that, run.model.load_state_dict(…)')
     run.learn = learn
     try: record_training(run)
     except BaseException:

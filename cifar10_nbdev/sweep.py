@@ -55,7 +55,7 @@ def trials(
         todo[name] = trial
     return todo
 
-# %% ../nbs/06_sweep.ipynb #e6f8edc2
+# %% ../nbs/06_sweep.ipynb #3bca592f
 def is_result_of(
     record: Record,
     trial: dict      # its parameters
@@ -66,7 +66,8 @@ def is_result_of(
     return (r.status == 'complete' and r.versions.get(version) == VERSIONS[version]
             and trial['dataset'] in (r.dataset, 'auto')
             and expected.items() <= (defaults_of(train) | r.parameters).items()   # newer ones too
-            and r.recipe == asdict(recipe_of(trial)) and not r.callbacks)
+            and r.recipe == asdict(recipe_of(trial))
+            and not (r.callbacks or r.edited_data))
 
 def finished(
     folder: str|Path,

@@ -22,7 +22,7 @@ from .learner import Callback, Learner
 from .params import SPECS, is_program
 from .record import Record, read_record
 
-# %% ../nbs/02pa_track.ipynb #93b67cf8
+# %% ../nbs/02pa_track.ipynb #61ae7a90
 TRIAL = '.sweep.lock'   # a file in the folders of a sweep's trials
 
 def about(
@@ -33,7 +33,8 @@ def about(
     group = os.path.relpath(out.parent)[-100:] if (out/TRIAL).exists() else None
     chosen = {n: v for n, v in r.parameters.items() if SPECS[n].affects_result}
     used = dict(dataset=r.dataset, device=r.device, precision=r.dtype, commit=r.commit,
-                group=group)   # trackio groups only by settings
+                group=group,   # trackio groups only by settings
+                callbacks=', '.join(r.callbacks) or None, edited_data=r.edited_data)
     return dict(id=r.id, name=f'{out.name if group else r.model} {r.id[:6]}', group=group,
                 config=chosen | r.recipe | used)
 

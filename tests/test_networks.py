@@ -1424,8 +1424,8 @@ def test_the_callback_of_the_docs(project, monkeypatch):
     done = project.forked(str(script))
     assert done.returncode == 0, done.stderr
     m = project.metrics('output/distilled')
-    assert (m['status'], m['callbacks'], m['recipe']['label_smoothing']) == (
-        'complete', ['Distill'], 0)
+    assert (m['status'], m['recipe']['label_smoothing']) == ('complete', 0)
+    assert [name.split()[0] for name in m['callbacks']] == ['Distill']
 
 
 def test_the_record_of_an_own_network_names_it(own_run):

@@ -834,6 +834,7 @@ def test_kernel_restarted_in_the_middle(kernels, person, undisturbed, out):
 
 
 OWN = """
+import torch
 from cifar10_nbdev.learner import Callback
 
 class Dim(Callback):
@@ -843,6 +844,15 @@ class Dim(Callback):
 class Count(Callback):
     watches, steps = True, 0
     def after_batch(self, learn): self.steps += len(run.log) > 0
+
+class Keeps(torch.nn.Module):
+    "Its network changes what it holds, without a callback."
+    def __init__(self, n):
+        super().__init__()
+        self.layer, self.seen = torch.nn.Linear(3072, n), 0
+    def forward(self, x):
+        self.seen += 1
+        return self.layer(x.flatten(1))
 """
 
 
@@ -857,20 +867,31 @@ def test_own_callbacks_are_part_of_the_run(program, out):
         return program.step('begin')
 
     def stopped():
+        "Train an epoch of two; the callbacks on record."
         program.fine(program("at_words('epoch 1/2', stop)\ntrain(run)"), 'train')
         return record(out)['callbacks']
 
     begun('Dim(.5)')
-    assert stopped() == ['Dim']
+    [first] = stopped()
     assert 'continuing the run of' in begun('Dim(.5)', 'Count()').text
     assert not program('run.cbs.append(Dim(.5))').error
     said = program.step('train')
     assert said.is_sentence and 'since then the callbacks changed' in said.error, said
+    assert record(out)['callbacks'] == [first]
     assert 'it is another run, by the callbacks' in begun('Dim(.25)').text
-    assert stopped() == ['Dim'] and program.value('run.cbs[0].factor') == .25
+    [second] = stopped()
+    assert [name.split()[0] for name in (first, second)] == ['Dim']*2 and first != second
     assert 'it is another run, by the callbacks' in begun('Count()').text
     assert stopped() == [] and program.value('run.cbs[0].steps') > 0
     assert 'continuing the run of' in begun().text
+    assert not program.start(out).error
+    program('model = Keeps')
+    assert not program('run = start(globals(), board)').error
+    program.steps(['load_data', 'begin', 'show_model'])
+    stopped()
+    assert not program('run = start(globals(), board)').error
+    assert 'continuing the run of' in program.steps(['load_data', 'begin'])['begin'].text
+    program.fine(program('train(run)\nmodel = "cnn"'), 'train')
     for cb, says in {'Dim': 'append Dim(…), not the class', 'print': 'derive its class'}.items():
         said = begun(cb)
         assert said.is_sentence and says in said.error, said
