@@ -176,14 +176,15 @@ def refuse_edits(self: Run):
             raise UserError(f'{name} is now {brief(value)}, but this run was started with '
                             f'{brief(before)}: run start again, or set it back')
 
-# %% ../nbs/02q_run.ipynb #5a8e3e0c
+# %% ../nbs/02q_run.ipynb #61785afd
 def data_in_words(run: Run) -> str:
     "The data set, and how many images there are for what."
     r = run.record
     valid = f'{r.n_valid:,} to validate on, ' if r.n_valid else ''
+    changed = f', then changed: {r.edited_data[:12]}' if r.edited_data else ''
     return (f'{run.data.title}: {r.n_train:,} images to train on, {valid}'
             f'{r.n_test:,} to test on, from {run.data.source}; '
-            f'fingerprint {r.data_fingerprint[:12]}')
+            f'fingerprint {r.data_fingerprint[:12]}{changed}')
 
 def data_digests(data: Data) -> tuple[str, str]:
     "SHA-256 of the images and labels to train and validate on, and of those to test on."
@@ -295,7 +296,7 @@ def build_model(run: Run) -> nn.Module:
     run.network = model_digest(model, run.p['model'])
     return model
 
-# %% ../nbs/02q_run.ipynb #c06d496b
+# %% ../nbs/02q_run.ipynb #9448dffa
 def own_callbacks(run: Run) -> list[Callback]:
     "Those that may change what is computed. Raises `UserError` if `run.cbs` has anything else."
     if not isinstance(run.cbs, list): raise UserError('run.cbs must be a list: append to it')
@@ -346,7 +347,7 @@ def note_identity(run: Run):
         edited_data=edited, n_train=len(data.train_y), n_test=len(data.test_y),
         n_valid=0 if data.valid_y is None else len(data.valid_y),
         dtype=str(run.compute.dtype).removeprefix('torch.'))
-    if news: run.say(f'the data were changed after load_data: {data_in_words(run)}')
+    if news: run.say(data_in_words(run))
 
 # %% ../nbs/02q_run.ipynb #762256d2
 @step(needs='data', everyone=True)
