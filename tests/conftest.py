@@ -137,7 +137,7 @@ def trained(tmp_path_factory):
     """A project without data or network in which the command line has trained one epoch: on
     shapes10, since it was told `auto`."""
     p = Project(tmp_path_factory.mktemp('trained'))
-    words = ('--dataset auto --nepochs 1 --seed 5 --batch_size 25 --subset 2000 '
-             '--precision float32')
+    words = ('--dataset auto --model fast --nepochs 1 --seed 5 --batch_size 25 --subset 1000 '
+             '--tta true --label_smoothing None --precision float32')
     p.done = p.train(*words.split())
     return p

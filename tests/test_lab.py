@@ -126,10 +126,11 @@ def test_notebook_is_a_pleasure_to_watch(request, tmp_path):
         browser.close()
     m = project.metrics()
     assert (m['status'], m['nepochs'], m['n_train']) == ('complete', 3, 500)
+    assert m['n_parameters'] == 2_396_330
     assert m['parameters']['resume'] is False             # the notebook is live
 
 
-IDLE = 3   # seconds after which the server below ends itself; it looks once a second
+IDLE = 2   # seconds after which the server below ends itself; it looks once a second
 
 
 class Idle:
