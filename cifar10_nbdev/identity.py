@@ -94,10 +94,10 @@ def _parts(thing):
     if not isinstance(thing, FunctionType): return _object(thing)
     return ([], []) if is_installed(thing.__code__.co_filename) else _function(thing)
 
-# %% ../nbs/02ka_identity.ipynb #b58cf91e
+# %% ../nbs/02ka_identity.ipynb #bc7b91d9
 def code_of(
-    thing: object,    # a function, a class, or a value that they use
-    known: tuple = () # things that may be used, and what they are does not count
+    thing: object,     # a function, a class, or a value that they use
+    known: tuple = ()  # things that may be used; what they are does not count
 ) -> Iterator[str]:
     "What determines how a thing behaves, piece by piece: code, constants, values."
     seen = {id(t): (i, t) for i, t in enumerate(known)}   # `id` -> number, and the thing itself

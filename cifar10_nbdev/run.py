@@ -296,7 +296,7 @@ def build_model(run: Run) -> nn.Module:
     run.network = model_digest(model, run.p['model'])
     return model
 
-# %% ../nbs/02q_run.ipynb #9448dffa
+# %% ../nbs/02q_run.ipynb #85f98375
 def own_callbacks(run: Run) -> list[Callback]:
     "Those that may change what is computed. Raises `UserError` if `run.cbs` has anything else."
     if not isinstance(run.cbs, list): raise UserError('run.cbs must be a list: append to it')
@@ -327,6 +327,7 @@ def look_again(run: Run):
     for cb, new, _ in list(run.seen.values()):
         run.seen[id(cb)] = cb, new, callback_digest(cb, run)
 
+# %% ../nbs/02q_run.ipynb #6acecf21
 def note_identity(run: Run):
     "Note what makes another run the same one. Raises `UserError` if it is not what it continued."
     data, digests, callbacks = run.data, data_digests(run.data), names_of_callbacks(run)
@@ -339,7 +340,7 @@ def note_identity(run: Run):
     changed = differences(run.identity, now) if run.checkpoint else []
     if changed:
         raise UserError(f"""begin(run) continued a run, but since then {' and '.join(changed)}
-            changed: run start again, and change it before begin""")
+            changed: run start again, and make the change before begin""")
     news = edited and edited != run.record.edited_data
     run.identity = now
     run.record.update(

@@ -885,6 +885,14 @@ def test_own_callbacks_are_part_of_the_run(program, out):
     assert stopped() == [] and program.value('run.cbs[0].steps') > 0
     assert 'continuing the run of' in begun().text
     assert not program.start(out).error
+    program.steps(['load_data'])
+    assert not program('run.data.train_y[:] = 0').error           # as with other labels
+    assert 'it is another run, by the data' in program.step('begin').text
+    stopped()
+    m = record(out)
+    assert m['edited_data'] and m['data_fingerprint'] != m['edited_data']
+    assert 'it is another run, by the data' in begun().text
+    assert not program.start(out).error
     program('model = Keeps')
     assert not program('run = start(globals(), board)').error
     program.steps(['load_data', 'begin', 'show_model'])
