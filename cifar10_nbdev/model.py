@@ -35,9 +35,9 @@ def block(
     ni: int,  # channels in
     nf: int   # channels out
 ) -> list[nn.Module]:
-    "conv–ReLU–BN twice, then maxpool: N×ni×H×W to N×nf×H/2×W/2."
+    "conv–ReLU–BN twice, then the mean of 2×2 pixels: N×ni×H×W to N×nf×H/2×W/2."
     return [conv3x3(ni, nf), nn.ReLU(), nn.BatchNorm2d(nf),
-            conv3x3(nf, nf), nn.ReLU(), nn.BatchNorm2d(nf), nn.MaxPool2d(2)]
+            conv3x3(nf, nf), nn.ReLU(), nn.BatchNorm2d(nf), nn.AvgPool2d(2)]
 
 # %% ../nbs/02_model.ipynb #8c0a6917
 class Network(nn.Module):
@@ -131,16 +131,16 @@ class Shortcut(nn.Sequential):
         return x + super().forward(x)
 
 def _conv_norm(ni, nf, *pool):
-    "conv–(pool)–BN–hardswish; the batch normalization only shifts."
+    "conv–(pooling)–BN–hardswish; the batch normalization only shifts."
     norm = nn.BatchNorm2d(nf)
     norm.weight.requires_grad_(False)
     return [conv3x3(ni, nf, bias=False), *pool, norm, nn.Hardswish()]
 
 def _stage(ni, nf, deep):
-    "Two or three convolutions, N×ni×H×W to N×nf×H/2×W/2."
-    rest = _conv_norm(nf, nf)
+    "Two or three convolutions, N×ni×H×W to N×nf×(H-1)/2×(W-1)/2, rounded down."
+    pool, rest = (nn.MaxPool2d(2, stride=1), nn.AvgPool2d(2)), _conv_norm(nf, nf)
     if deep: rest = [Shortcut(*rest, *_conv_norm(nf, nf))]
-    return [*_conv_norm(ni, nf, nn.MaxPool2d(2)), *rest]
+    return [*_conv_norm(ni, nf, *pool), *rest]
 
 # %% ../nbs/02_model.ipynb #e1e88ce4
 class Fast(Network):
@@ -157,7 +157,7 @@ class Fast(Network):
         nn.init.orthogonal_(self.head.weight)
 
     def maps(self, x: Tensor) -> Tensor:
-        "What the stages find in images, N×C×H/8×W/8."
+        "What the stages find in images, N×C×H/8×W/8, a little less: 3×3 of 32×32 pixels."
         return self.features(F.relu(self.stem(x)))
 
     def classify(self, maps: Tensor) -> Tensor:

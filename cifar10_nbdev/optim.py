@@ -87,14 +87,14 @@ class Muon(torch.optim.AdamW):
 # %% ../nbs/02c_optim.ipynb #7ba6af56
 def make_optimizer(
     model: nn.Module,
-    recipe: object,     # has lr, adam_lr, momentum, wd and normalize_filters, like `recipe.Recipe`
+    recipe: object,     # has rates, momentum, wd and normalize_filters, like `recipe.Recipe`
     fused: bool = True  # AdamW as a single operation
 ) -> Muon:
     "Muon for the filters, AdamW for the rest, weight decay for linear layers."
     learned = [p for p in model.parameters() if p.requires_grad]
     filters = dict(params=[p for p in learned if p.ndim == 4], lr=recipe.lr, muon=True,
                    momentum=recipe.momentum, normalize_filters=recipe.normalize_filters)
-    linear = dict(params=[p for p in learned if p.ndim not in (0, 1, 4)],
+    linear = dict(params=[p for p in learned if p.ndim not in (0, 1, 4)], lr=recipe.linear_lr,
                   weight_decay=recipe.wd)
     others = dict(params=[p for p in learned if p.ndim < 2], weight_decay=0.)
     return Muon([group for group in (filters, linear, others) if group['params']],

@@ -30,6 +30,7 @@ class Recipe:
     "The settings that a network is trained with."
     batch_size: int = 128
     lr: float = .03                   # peak learning rate of the filters (Muon)
+    linear_lr: float = 1e-3           # peak learning rate of linear layers (AdamW)
     adam_lr: float = 2e-3             # peak learning rate of everything else (AdamW)
     momentum: float = .9              # of the filters (Muon)
     normalize_filters: bool = False   # keep their length the same, see `optim.Muon`
@@ -54,24 +55,27 @@ def recipe(
     nepochs: int,
     **given               # settings to use instead, as in `Recipe`; None: not given
 ) -> Recipe:
-    "The recipe for a run. If `lr` is given, AdamW's rate keeps its proportion to it."
+    "The recipe for a run. If `lr` is given, the other rates keep their proportion to it."
     long = nepochs >= LONG
     r = Recipe(dropout_end=min(.5, nepochs/LONG) if isinstance(model, str) else None)
     if long: r = replace(r, shift=4, cutout=8, wd=.05)
-    if model == 'cnn' and long: r = replace(r, lr=.025, momentum=.6, normalize_filters=True)
+    if model == 'cnn' and long:
+        r = replace(r, lr=.025, momentum=.6, normalize_filters=True, cutmix=.25, clean_end=.1)
     if model in ('fast', 'deep'):
         slower = min(1, 5/nepochs)**.5
-        r = replace(r, batch_size=250, lr=.1*slower, adam_lr=.015*slower, momentum=.6,
-                    normalize_filters=True, warmup=.1, label_smoothing=.2)
+        r = replace(r, batch_size=250, lr=.1*slower, linear_lr=.015*slower, adam_lr=.015*slower,
+                    momentum=.6, normalize_filters=True, warmup=.1, label_smoothing=.2)
+    if model == 'deep' and nepochs >= 10: r = replace(r, cutmix=.25)
     if model == 'deep' and long: r = replace(r, cutout=0, cutmix=.5, clean_end=.2)
     given = {k: v for k, v in given.items() if v is not None}
-    if 'lr' in given: r = replace(r, adam_lr=r.adam_lr*given['lr']/r.lr)
+    factor = given.get('lr', r.lr)/r.lr
+    r = replace(r, linear_lr=factor*r.linear_lr, adam_lr=factor*r.adam_lr)
     return replace(r, **given)
 
 # %% ../nbs/02d_recipe.ipynb #35ecc8e8
 TEMPERATURES = dict(     # network -> epochs -> temperature; see docs/lab-log.md for the spread
-    cnn={2: .645, 10: .68, 40: .665},
-    fast={2: .515, 6: .515}, deep={28: .545})
+    cnn={2: .635, 10: .665, 40: .64},
+    fast={2: .53, 6: .52}, deep={18: .55})
 
 def temperature(
     model: str|Callable,  # as for `make_model`; a function for a network of your own
