@@ -22,7 +22,7 @@ FREE = '''empty empty_like empty_strided empty_permuted new_empty detach lift_fr
     _unsafe_view _record_function_enter_new _record_function_exit'''.split()
 AT_ONCE = 16
 # operations of a step, its share of the batches made at once included
-MOST = {('cnn', 'bfloat16'): 190, ('cnn', 'float16'): 210, ('fast', 'bfloat16'): 170,
+MOST = {('cnn', 'bfloat16'): 190, ('cnn', 'float16'): 210, ('fast', 'bfloat16'): 165,
         ('deep', 'bfloat16'): 200}
 
 
