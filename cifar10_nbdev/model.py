@@ -137,7 +137,7 @@ def _conv_norm(ni, nf, *pool):
     return [conv3x3(ni, nf, bias=False), *pool, norm, nn.Hardswish()]
 
 def _stage(ni, nf, deep):
-    "Two or three convolutions, N×ni×H×W to N×nf×H/2×W/2, rounded down; if deep, H-1 and W-1."
+    "Two or three convolutions, N×ni×H×W to N×nf×H/2×W/2, rounded down; if deep, of H-1 and W-1."
     pool, rest = [nn.MaxPool2d(2)], _conv_norm(nf, nf)
     if deep:
         pool = nn.MaxPool2d(2, stride=1), nn.AvgPool2d(2)
