@@ -30,7 +30,7 @@ from outliers import strange_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS = ROOT/'docs'/'results', Path('build')/'results'   # the second within the project
-ROWS = {'cnn-2': 5, 'fast-2': 5, 'fast-6': 5, 'cnn-10': 5, 'cnn-40': 3, 'deep-18': 3, 'deep-40': 3}
+ROWS = {'cnn-2': 5, 'fast-2': 5, 'fast-6': 5, 'cnn-10': 5, 'cnn-40': 3, 'deep-16': 3, 'deep-40': 3}
 
 
 def n_epochs(row: str) -> int:

@@ -137,10 +137,10 @@ def _conv_norm(ni, nf, *pool):
     return [conv3x3(ni, nf, bias=False), *pool, norm, nn.Hardswish()]
 
 def _stage(ni, nf, deep):
-    "Two or three convolutions, N×ni×H×W to N×nf×H/2×W/2, rounded down; if deep, of H-1 and W-1."
+    "Two or three convolutions, N×ni×H×W to N×nf×H/2×W/2, rounded down; if deep, rounded up."
     pool, rest = [nn.MaxPool2d(2)], _conv_norm(nf, nf)
     if deep:
-        pool = nn.MaxPool2d(2, stride=1), nn.AvgPool2d(2)
+        pool = nn.MaxPool2d(2, stride=1, padding=1), nn.AvgPool2d(2)
         rest = [Shortcut(*rest, *_conv_norm(nf, nf))]
     return [*_conv_norm(ni, nf, *pool), *rest]
 
@@ -159,7 +159,7 @@ class Fast(Network):
         nn.init.orthogonal_(self.head.weight)
 
     def maps(self, x: Tensor) -> Tensor:
-        "What the stages find in images, N×C×H/8×W/8, a little less: 3×3 of 32×32 pixels."
+        "What the stages find in images of 32×32 pixels, N×C×3×3, or N×C×4×4 if deep."
         return self.features(F.relu(self.stem(x)))
 
     def classify(self, maps: Tensor) -> Tensor:
