@@ -70,6 +70,14 @@ def check_example(printed):
     assert .01 < float(line) < 120
 
 
+def test_the_example_keeps_its_network_when_ours_change(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from example import network
+    net = network()
+    assert sum(p.numel() for p in net.parameters()) == 2_396_330
+    assert [type(layer).__name__ for layer in net].count('MaxPool2d') == 3
+
+
 def test_slices_of_the_example_make_an_epoch(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     from common import tiny_cifar10
