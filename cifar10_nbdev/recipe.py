@@ -75,7 +75,7 @@ def recipe(
 # %% ../nbs/02d_recipe.ipynb #35ecc8e8
 TEMPERATURES = dict(     # network -> epochs -> temperature; see docs/lab-log.md for the spread
     cnn={2: .635, 10: .665, 40: .64},
-    fast={2: .515, 6: .515}, deep={18: .55})
+    fast={2: .515, 6: .515}, deep={16: .55})
 
 def temperature(
     model: str|Callable,  # as for `make_model`; a function for a network of your own
