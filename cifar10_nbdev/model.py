@@ -164,7 +164,8 @@ class Fast(Network):
 
     def classify(self, maps: Tensor) -> Tensor:
         "Compute the scores from `maps`."
-        return self.head(maps.mean((2, 3)))/3
+        mean = F.avg_pool2d(maps, maps.shape[2:])   # its gradient has the layout of `maps`
+        return self.head(mean.flatten(1))/3
 
 # %% ../nbs/02_model.ipynb #9f5ee351
 MODELS = dict(cnn=CNN, fast=Fast, deep=partial(Fast, widths=(48, 160, 288), deep=True))

@@ -26,10 +26,14 @@ def orthogonalize(
     x = g/(torch.linalg.matrix_norm(g, keepdim=True) + 1e-7)   # no singular value is above 1
     tall = g.shape[1] > g.shape[2]
     if tall: x = x.mT
-    for _ in range(steps):
-        s = x @ x.mT
-        s = torch.baddbmm(s, s, s, beta=b, alpha=c)   # b s + c s²
-        x = torch.baddbmm(x, s, x, beta=a)            # a x + (b s + c s²) x
+    s = x @ x.mT
+    q = torch.eye(s.shape[1], dtype=x.dtype, device=x.device).expand_as(s)
+    for i in range(steps):
+        p = torch.baddbmm(s, s, s, beta=b, alpha=c)        # b s + c s²
+        q = torch.baddbmm(q, p, q, beta=a)                 # (a + b s + c s²) q
+        if i + 1 == steps: break
+        for _ in range(2): s = torch.baddbmm(s, p, s, beta=a)
+    x = q @ x
     return x.mT if tall else x
 
 # %% ../nbs/02c_optim.ipynb #b67a56db
