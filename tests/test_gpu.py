@@ -22,8 +22,8 @@ FREE = '''empty empty_like empty_strided empty_permuted new_empty detach lift_fr
     _unsafe_view _record_function_enter_new _record_function_exit'''.split()
 AT_ONCE = 16
 # operations of a step, its share of the batches made at once included
-MOST = {('cnn', 'bfloat16'): 190, ('cnn', 'float16'): 210, ('fast', 'bfloat16'): 165,
-        ('deep', 'bfloat16'): 200}
+MOST = {('cnn', 'bfloat16'): 200, ('cnn', 'float16'): 220, ('fast', 'bfloat16'): 175,
+        ('deep', 'bfloat16'): 210}
 
 
 class Operations(TorchDispatchMode):
