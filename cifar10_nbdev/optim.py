@@ -32,7 +32,7 @@ def orthogonalize(
         p = torch.baddbmm(s, s, s, beta=b, alpha=c)        # b s + c s²
         q = torch.baddbmm(q, p, q, beta=a)                 # (a + b s + c s²) q
         if i + 1 == steps: break
-        for _ in range(2): s = torch.baddbmm(s, p, s, beta=a)
+        for _ in range(2): s = torch.baddbmm(s, p, s, beta=a)   # x xᵀ after this round
     x = q @ x
     return x.mT if tall else x
 
