@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'conv3x3', 'block', 'Network', 'CNN', 'n_parameters', 'layer_table', 'whitening', 'Shortcut', 'Fast',
-           'make_model', 'scores_and_features', 'to_memory_format']
+           'make_model', 'scores_and_features', 'example_scores', 'same_scores', 'to_memory_format']
 
 # %% ../nbs/02_model.ipynb #bf9b517a
 import inspect
@@ -209,6 +209,29 @@ def scores_and_features(
     if type(model) not in (CNN, Fast): return model(x).float(), None
     maps = model.maps(x)
     return model.classify(maps).float(), maps.float().mean((2, 3))
+
+# %% ../nbs/02_model.ipynb #3237333a
+def example_scores(
+    model: nn.Module
+) -> list[float]|None:  # None: not the same each time, or not finite
+    "A network's scores for a drawn image, in evaluation mode and not compiled."
+    device, training = next(model.parameters()).device, model.training
+    x = torch.arange(2*3*32*32, device=device).view(2, 3, 32, 32).mul(.01).sin()
+    model.eval()
+    try:
+        with torch.no_grad(), torch.compiler.set_stance('force_eager'):
+            first, again = (model(x)[0].float() for _ in range(2))
+    finally: model.train(training)
+    same = first.isfinite().all() and torch.allclose(first, again, rtol=.01, atol=.01)
+    return first.tolist() if same else None
+
+def same_scores(
+    a: list[float]|None,  # of `example_scores`
+    b: list[float]|None
+) -> bool:                # whether no two are further apart than 5 % of their range
+    "Whether two networks give the drawn image nearly the same scores."
+    if a is None or b is None or len(a) != len(b): return False
+    return max(abs(i - j) for i, j in zip(a, b)) <= .05*(max(a) - min(a)) + .01
 
 # %% ../nbs/02_model.ipynb #656ba8c8
 def _make_contiguous(model, args): return tuple(x.contiguous() for x in args)

@@ -26,7 +26,8 @@ from .checkpoint import unpack
 from .core import UserError, explain, in_root, printable, regular, write_atomic
 from .data import normalize
 from .interpret import OutlierScore
-from .model import MODELS, make_model, scores_and_features, to_memory_format
+from .model import (MODELS, example_scores, make_model, same_scores,
+                                 scores_and_features, to_memory_format)
 from .params import OneSentenceParser, command, is_program
 from .pictures import see, to_tensor
 from .plots import plot_images
@@ -55,6 +56,7 @@ class ModelInfo:
     temperature: Annotated[float, Field(ge=.1, le=10)] = 1.   # by which scores are divided
     test_accuracy: float|None = None
     weights_sha256: str|None = None
+    example: list[float]|None = None              # see `model.example_scores`
 
     def __post_init__(self):
         if len({*self.classes}) < len(self.classes): raise ValueError('a class is there twice')
@@ -131,6 +133,8 @@ def load_model(
         net = to_memory_format(net, channels_last=not model)
         loaded = Classifier(net, info, outlier)
         loaded(torch.zeros(2, *info.input).byte())
+        if info.example and not same_scores(info.example, example_scores(net)):
+            raise ValueError('the code of the network has changed: other scores for the same image')
     except UserError: raise
     except Exception as e:   # of a stranger's file, or of your own function
         raise UserError(f'{path} does not fit: {explain(e)}') from e

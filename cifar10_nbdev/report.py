@@ -22,7 +22,7 @@ from .data import Batches
 from .interpret import (OutlierScore, Predictions, ece, fit_temperature, nll,
                                      prediction_table, wilson)
 from .learner import Callback, mirror_shift
-from .model import layer_table, scores_and_features
+from .model import example_scores, layer_table, same_scores, scores_and_features
 from .plots import (most_confident, pick_wrong, plot_calibration,
                                  plot_classes, plot_confusion, plot_examples,
                                  plot_history, plot_wrong)
@@ -200,7 +200,7 @@ def save_model(run: Run):
     info = dict(
         own=callable(run.p['model']), classes=run.data.classes, input=[3, 32, 32],
         epochs=run.learn.epoch,
-        mean=test.mean.tolist(), std=test.std.tolist(),
+        mean=test.mean.tolist(), std=test.std.tolist(), example=example_scores(run.model),
         out_of_distribution=ood, **{fact: getattr(r, fact) for fact in FACTS})
     tensors = copies(run.model.state_dict())
     if n_features: tensors |= outlier.state_dict(prefix='outlier_score.')

@@ -1405,6 +1405,10 @@ def test_the_example_of_the_docs(own_run, tmp_path, exported):
     words = '--model', tmp_path/'output', '--network', 'mynet.py:Net'
     code, printed = run_command(predict.main, own_run/'red.png', *words)
     assert code == 0, printed
+    changed = (tmp_path/'mynet.py').read_text().replace('torch.relu(norm', 'torch.tanh(norm')
+    (tmp_path/'other.py').write_text(changed)
+    code, printed = run_command(predict.main, own_run/'red.png', *words[:-1], 'other.py:Net')
+    assert code == 2 and 'the code of the network has changed' in printed
     if not exported: return
     pytest.importorskip('onnxruntime')
     code, printed = run_command(export.main, *words, '--data_dir', tmp_path)
