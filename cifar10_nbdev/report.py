@@ -22,7 +22,7 @@ from .data import Batches
 from .interpret import (OutlierScore, Predictions, ece, fit_temperature, nll,
                                      prediction_table, wilson)
 from .learner import Callback, mirror_shift
-from .model import example_scores, layer_table, same_scores, scores_and_features
+from .model import example_scores, layer_table, scores_and_features
 from .plots import (most_confident, pick_wrong, plot_calibration,
                                  plot_classes, plot_confusion, plot_examples,
                                  plot_history, plot_wrong)
