@@ -213,7 +213,7 @@ def scores_and_features(
 # %% ../nbs/02_model.ipynb #90e8bcc6
 def example_scores(
     model: nn.Module
-) -> list[float]|None:  # None: not the same each time, not finite, or it fails
+) -> list[float]|None:  # None: not the same each time, or not finite
     "A network's scores for a drawn image, in evaluation mode and not compiled."
     device, training = next(model.parameters()).device, model.training
     x = torch.arange(2*3*32*32, device=device).view(2, 3, 32, 32).mul(.01).sin()
@@ -221,7 +221,6 @@ def example_scores(
     try:
         with torch.no_grad(), torch.compiler.set_stance('force_eager'):
             first, again = (model(x)[0].float() for _ in range(2))
-    except Exception: return None   # your own function may refuse the image
     finally: model.train(training)
     same = first.isfinite().all() and torch.allclose(first, again, rtol=.01, atol=.01)
     return first.tolist() if same else None
