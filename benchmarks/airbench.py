@@ -3,7 +3,8 @@ its script, untouched, and a network of ours, in each round.
 
     git clone https://github.com/KellerJordan/cifar10-airbench
     CIFAR10_DATA=… python benchmarks/airbench.py --script cifar10-airbench/airbench94_muon.py
-        [--model deep] [--nepochs 9] [--rounds 3] [--together] [--precision float32] [--tiny]
+        [--model deep] [--nepochs 9] [--rounds 3] [--first 0] [--together]
+        [--precision float32] [--tiny]
 
 The rule: seconds go from the images in memory to the predictions for all 10,000 test images, six
 views of each, and no other evaluation is part of them. Each training is a process of its own.
@@ -91,7 +92,8 @@ def main():
     parser.add_argument('--script', help='where airbench94_muon.py is; without it, ours alone')
     parser.add_argument('--model', default='deep')
     parser.add_argument('--nepochs', type=int, default=9)
-    parser.add_argument('--rounds', type=int, default=1, help='seeds 0, 1, …')
+    parser.add_argument('--rounds', type=int, default=1, help='a seed each')
+    parser.add_argument('--first', type=int, default=0, help='the seed of the first round')
     parser.add_argument('--together', action='store_true', help='both at once, a thread each')
     parser.add_argument('--precision', default='auto', help='as in a run')
     parser.add_argument('--one', help=argparse.SUPPRESS)
@@ -112,7 +114,7 @@ def main():
         rows[name].append(row)
         print(f"{name}, seed {seed}: {row['tta']:.4f} in {row['seconds']:.1f} s", flush=True)
 
-    for seed in range(args.rounds):
+    for seed in range(args.first, args.first + args.rounds):
         with ThreadPoolExecutor(len(trainings) if args.together else 1) as pool:
             list(pool.map(train, trainings, [seed]*len(trainings)))
     for name, done in rows.items():
