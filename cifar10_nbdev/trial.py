@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .checkpoint import pack, restore, state_of, unpack
 from .core import UserError, explain, set_seed
 from .data import Data
-from .model import layer_table, make_model, n_parameters
+from .model import example_scores, layer_table, make_model, n_parameters
 from .recipe import Compute, Recipe, make_learner
 
 # %% ../nbs/02kb_trial.ipynb #405bc659
@@ -72,6 +72,7 @@ def _take_step(models, data, recipe, compute):
         _check_scores(scores, size, n_classes, mode)
     learn.fit(1)
     layer_table(learn.model)
+    example_scores(learn.model)
     _check_state(learn, other)
     return scores.detach().float()
 
